@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: BSL-1.0
+#pragma once
+#include <bit>
+#include <concepts>
+#include <type_traits>
+
+#include "shadowmmu/stats.hpp"
+
+namespace shadowmmu {
+
+/// Numbers that make sense together.
+template <class C>
+concept ConfigSane = std::unsigned_integral<typename C::Generation> && std::has_single_bit(C::kPrefetch) && C::kPrefetch <= 64 &&
+                     C::kPreviousRoots <= 16 && C::kLowPages >= 5 && C::kRefillPages > C::kLowPages &&
+                     C::kFloodWrites >= 1 && C::kFloodWrites <= 255 && C::kLongChain >= 16 && C::kMinLimit >= 8 &&
+                     requires(typename C::Stats s) {
+                       { s.add(&Counters::faults) } noexcept;
+                       { s.snapshot() } noexcept -> std::same_as<Counters>;
+                     };
+
+}  // namespace shadowmmu

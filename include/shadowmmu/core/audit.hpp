@@ -1,0 +1,244 @@
+// SPDX-License-Identifier: BSL-1.0
+#pragma once
+#include <bit>
+#include <cstdint>
+
+#include "shadowmmu/core/sync.hpp"
+
+namespace shadowmmu {
+
+/// Verdict of a full invariant check.
+struct AuditReport {
+  std::uint64_t violations = 0;
+  const char* first = nullptr;   ///< what the first violation was
+  std::uint64_t at = 0;          ///< page index or gfn of the first violation
+  std::uint32_t pages = 0;       ///< linked
+  std::uint32_t invalid = 0;     ///< unlinked roots still in use
+  std::uint32_t orphans = 0;     ///< parentless non-roots
+  std::uint64_t leaves = 0;
+  std::uint64_t rmap_entries = 0;
+};
+
+namespace core {
+
+/// Checks that hold whenever the lock is free. Complexity: O(pages * 512 + slots), rmap chains each scanned per entry.
+template <class S>
+class Audit {
+ public:
+  Audit(S& s, const ExclusiveGuard<S>& g) noexcept : s_(s), held_(g.held()) {}
+
+  [[nodiscard]] AuditReport run() noexcept {
+    check_lists();
+    for (PageIndex i = 1; i < s_.pages.end(); ++i)
+      if (auto& p = s_.page(i); p.index == i && p.life == PageLife::Linked) check_page(p);
+    check_rmaps();
+    check_roots();
+    expect(r_.leaves == r_.rmap_entries, "leaf entries and rmap entries differ in number", 0);
+    expect(r_.pages == s_.hash.size(), "hash size and linked pages differ", r_.pages);
+    return r_;
+  }
+
+ private:
+  using Page = typename S::Page;
+  using Arch = typename S::Arch;
+
+  void expect(bool ok, const char* what, std::uint64_t at) noexcept {
+    if (ok) return;
+    if (r_.violations++ == 0) {
+      r_.first = what;
+      r_.at = at;
+    }
+  }
+
+  void check_lists() noexcept {
+    std::uint32_t n = 0;
+    for (auto& p : s_.live) {
+      n += 1;
+      expect(p.life == PageLife::Linked && p.generation == s_.generation, "live list holds a page of another generation", p.index);
+    }
+    for (auto& p : s_.obsolete) {
+      n += 1;
+      expect(p.life == PageLife::Linked && p.generation != s_.generation, "obsolete list holds a valid page", p.index);
+    }
+    r_.pages = n;
+    std::uint32_t waiting = 0;
+    for (auto& p : s_.invalid) {
+      r_.invalid += 1;
+      expect(p.roots != 0 && p.life == PageLife::Invalid, "invalid list holds an unused page", p.index);
+    }
+    for (auto& p : s_.dropped) {
+      waiting += 1;
+      expect(p.life == PageLife::Zapped, "a page waiting for its release is not zapped", p.index);
+    }
+    expect(n + r_.invalid + waiting == s_.used, "pages used are not live + obsolete + invalid + waiting", s_.used);
+    expect(s_.used == s_.tables && s_.used == s_.pages.used(), "table frames and pages differ in number", s_.tables);
+  }
+
+  void check_page(Page& p) noexcept {
+    bool hashed = false;
+    for (auto& q : s_.hash.bucket(p.gfn)) hashed = hashed || &q == &p;
+    expect(hashed, "a linked page is not hashed", p.index);
+    unsigned live = 0;
+    for (unsigned i = 0; i < kEntriesPerTable; ++i) {
+      const std::uint64_t e = entry<S>(p, i);
+      if (e == 0) continue;
+      live += 1;
+      if (!Arch::present(e))
+        expect(false, "an entry is neither present nor empty", p.index);
+      else if (is_leaf<S>(p, e))
+        check_leaf(p, i, e);
+      else
+        check_link(p, i, e);
+    }
+    expect(live == p.live, "live count differs from the entries", p.index);
+    check_parents(p);
+    check_unsync(p);
+    check_tracking(p);
+  }
+
+  void check_leaf(Page& p, unsigned i, std::uint64_t e) noexcept {
+    r_.leaves += 1;
+    const Gfn gfn = s_.leaf_gfn(p, i);
+    Slot* slot = s_.snapshot->find_any(gfn);
+    expect(slot != nullptr, "a leaf maps a gfn that no slot owns", p.index);
+    if (slot == nullptr) return;
+    const Level level = p.role.level();
+    const std::uint32_t* head = slot->rmap(gfn, level);
+    unsigned seen = 0;
+    if (head != nullptr)
+      HandleList::for_each(s_.cells, *head, [&](EntryHandle h) { seen += h == EntryHandle(p.index, i) ? 1U : 0U; });
+    expect(seen == 1, "a leaf has not exactly one rmap entry", p.index);
+    if (S::Memory::plain(s_.invalidating) == 0) {
+      const Backing b = s_.host.backing(gfn, false);
+      expect(Arch::address(e) == address_of(b.pfn), "a leaf maps another frame than the Host's", gfn.value());
+      expect(!Arch::writable(e) || (b.kind != Backing::Kind::ReadOnly && !slot->flags().read_only),
+             "a leaf lets read-only memory be written", gfn.value());
+    }
+    expect(!Arch::writable(e) || Arch::host_writable(e), "a writable leaf is not marked host-writable", p.index);
+    expect(level == Level{1} || slot->large(gfn, level).disallow == 0, "a large leaf where none is allowed", gfn.value());
+    if (Arch::writable(e)) check_writable(*slot, gfn, level);
+    if constexpr (Arch::kGuests.indirect())
+      if (!p.role.direct() && !p.unsync && level == Level{1}) check_rights(p, i, e);
+  }
+
+  void check_writable(Slot& slot, Gfn first, Level level) noexcept {
+    if (level != Level{1}) return;  // the disallow count speaks for large leaves
+    const TrackCount t = slot.track(first);
+    if (t.upper == 0 && t.leaf == 0) return;
+    for (auto& v : s_.vcpus)
+      for (const WriteWindow& w : v.window)
+        if (w.open && w.gfn == first) return;
+    expect(t.upper == 0, "a writable leaf maps a write-tracked table", first.value());
+    for (auto& q : s_.hash.bucket(first))
+      if (q.gfn == first && !q.role.direct() && !s_.obsolete_page(q))
+        expect(q.unsync, "a writable leaf maps a synced leaf table", first.value());
+  }
+
+  void check_rights(Page& p, unsigned i, std::uint64_t e) noexcept
+    requires(Arch::kGuests.indirect())
+  {
+    const void* table = s_.snapshot->find_any(p.gfn) == nullptr ? nullptr : s_.host.guest_page(p.gfn);
+    if (table == nullptr) return;
+    const guest::Paging paging = paging_of(s_, p.role);
+    const std::uint64_t g = gpte_of<S>(table, p, i);
+    Access most = p.role.access() & paging.grants(g);
+    if ((g & guest::kEntryDirty) == 0) most = most.without(Access::kWrite);
+    const Access have = Arch::rights(e);
+    const bool rewritten = !p.role.wp() && have.write() && !have.user();
+    if (rewritten) most = most.with(Access::kWrite);
+    expect((g & guest::kEntryPresent) != 0, "a leaf of a synced table outlived its guest entry", p.index);
+    expect((have.bits() & ~most.bits()) == 0, "a leaf of a synced table grants more than the guest", p.index);
+    const Gfn gfn = p.role.gpte_bytes() == 4 ? guest::Bits32::frame(g) : guest::Long4::frame(g);
+    expect(gfn == s_.leaf_gfn(p, i), "a leaf of a synced table maps another gfn than the guest", p.index);
+  }
+
+  void check_link(Page& p, unsigned i, std::uint64_t e) noexcept {
+    Page& c = s_.child(p, i);
+    expect(c.life == PageLife::Linked, "an entry points at a page that is gone", p.index);
+    expect(Arch::address(e) == s_.table_address(c), "an entry and its side word disagree", p.index);
+    expect(c.generation == p.generation, "a page of another generation is reachable", p.index);
+    expect(c.role.level().up() == p.role.level(), "a child has the wrong level", p.index);
+    unsigned seen = 0;
+    HandleList::for_each(s_.cells, c.parents, [&](EntryHandle h) { seen += h == EntryHandle(p.index, i) ? 1U : 0U; });
+    expect(seen == 1, "a child does not know its parent", c.index);
+    if (p.unsync_map != 0 && (c.unsync || c.unsync_children != 0))
+      expect((s_.cells.at(p.unsync_map)->bits[i >> 6U] >> (i & 63U) & 1U) != 0, "an unsync child is not in the bitmap", p.index);
+  }
+
+  void check_parents(Page& p) noexcept {
+    if (p.parents == 0 && p.roots == 0) r_.orphans += 1;
+    HandleList::for_each(s_.cells, p.parents, [&](EntryHandle h) {
+      Page& q = s_.page(h.page());
+      const std::uint64_t e = entry<S>(q, h.entry());
+      expect(q.life == PageLife::Linked && Arch::present(e) && !is_leaf<S>(q, e) && q.side[h.entry()] == p.index,
+             "a parent does not point back", p.index);
+    });
+  }
+
+  void check_unsync(Page& p) noexcept {
+    expect(!p.unsync || (p.role.level() == Level{1} && !p.role.direct()), "a page that is no leaf table is unsync", p.index);
+    if (p.unsync_map == 0) {
+      expect(p.unsync_children == 0, "unsync children are counted without a bitmap", p.index);
+      return;
+    }
+    unsigned bits = 0;
+    for (const std::uint64_t w : s_.cells.at(p.unsync_map)->bits) bits += static_cast<unsigned>(std::popcount(w));
+    expect(bits == p.unsync_children, "unsync count differs from the bitmap", p.index);
+  }
+
+  void check_tracking(Page& p) noexcept {
+    if (p.role.direct()) return;
+    Slot* slot = s_.snapshot->find_any(p.gfn);
+    if (slot == nullptr) return;
+    unsigned upper = 0;
+    unsigned leaf = 0;
+    for (auto& q : s_.hash.bucket(p.gfn)) {
+      if (q.gfn != p.gfn || q.role.direct()) continue;
+      (q.role.level() > Level{1} ? upper : leaf) += 1;
+    }
+    const TrackCount t = slot->track(p.gfn);
+    expect(t.upper == upper && t.leaf == leaf, "tracking counts differ from the pages", p.gfn.value());
+  }
+
+  void check_rmaps() noexcept {
+    for (unsigned i = 0; i < s_.snapshot->count(); ++i) {
+      s_.snapshot->at(i)->for_each_rmap([&](std::uint32_t head, Gfn gfn, Level level) {
+        HandleList::for_each(s_.cells, head, [&](EntryHandle h) {
+          r_.rmap_entries += 1;
+          Page& p = s_.page(h.page());
+          const std::uint64_t e = entry<S>(p, h.entry());
+          const bool good = p.life == PageLife::Linked && p.role.level() == level && Arch::present(e) && is_leaf<S>(p, e) &&
+                            s_.leaf_gfn(p, h.entry()) == gfn;
+          expect(good, "an rmap entry names no leaf of its gfn", gfn.value());
+        });
+      });
+    }
+  }
+
+  void check_roots() noexcept {
+    std::uint64_t held = 0;
+    for (auto& v : s_.vcpus) {
+      if (!v.root.loaded) continue;
+      const bool reload = S::Memory::plain(v.reload) != 0;
+      for (const WeakPage& w : v.root.page) {
+        if (w.index == kNoPage) continue;
+        auto* p = s_.strong(w);
+        expect(p != nullptr, "a vCPU's root was freed under it", w.index);
+        if (p == nullptr) continue;
+        held += 1;
+        expect(reload || !s_.obsolete_page(*p), "an obsolete root without a pending reload", w.index);
+      }
+    }
+    std::uint64_t counted = 0;
+    for (PageIndex i = 1; i < s_.pages.end(); ++i)
+      if (auto& p = s_.page(i); p.index == i && p.life != PageLife::Free) counted += p.roots;
+    expect(held == counted, "root references differ from the vCPUs' roots", held);
+  }
+
+  S& s_;
+  Structure<S> held_;
+  AuditReport r_;
+};
+
+}  // namespace core
+}  // namespace shadowmmu

@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: BSL-1.0
+#pragma once
+#include <cstdint>
+
+#include "shadowmmu/core/roots.hpp"
+
+/// Control registers: what the guest writes, what the hardware must run with.
+namespace shadowmmu::core {
+
+template <class S>
+[[nodiscard]] Role base_role(S& s, const guest::Paging& p) noexcept {
+  Role r = Role{}.with_mode(p.mode());
+  if constexpr (requires { s.caps.accessed_dirty; }) r = r.with_ad_disabled(!s.caps.accessed_dirty);
+  if (p.mode() == GuestMode::NonPaging || p.mode() == GuestMode::Direct) return r;
+  return r.with_cpu(p.wp(), p.nxe(), p.mode() == GuestMode::Bits32 && p.pse(), p.smep(), p.smap());
+}
+
+/// Effects: a fresh vCPU: direct for second-level formats, else as after reset (paging off).
+template <class S>
+void reset_vcpu(S& s, typename S::Vcpu& v) noexcept {
+  if constexpr (S::Arch::kGuests.has(GuestMode::Direct)) v.paging = guest::Paging::direct();
+  v.role = base_role(s, v.paging);
+}
+
+/// Effects: reads the four PDPTEs at cr3. Returns: false where a present one has a reserved bit set, with nothing
+/// changed. Unreadable ones count as not present.
+template <class S>
+[[nodiscard]] bool load_pdptes(S& s, typename S::Vcpu& v, std::uint64_t cr3) noexcept
+  requires(S::Arch::kGuests.has(GuestMode::Pae))
+{
+  const SlotSection<S> section(s, v);
+  GuestReader<S> reader(s, *section, v.slot_hint);
+  std::uint64_t fresh[4];
+  for (unsigned i = 0; i < 4; ++i) {
+    fresh[i] = reader.entry(Gfn{(cr3 & 0xffff'ffffU) >> kPageShift}, static_cast<unsigned>(cr3 >> 3U & 0x1fcU) + i, 8);
+    if ((fresh[i] & guest::kEntryPresent) != 0 && (fresh[i] & guest::Paging::pdpte_reserved(s.caps.guest_address_bits)) != 0)
+      return false;
+  }
+  for (unsigned i = 0; i < 4; ++i) v.pdpte[i] = fresh[i];
+  return true;
+}
+
+/// Effects: this vCPU forgets its translations: its unsync tables are synced before it enters again.
+template <class S>
+void guest_flush(S& s, typename S::Vcpu& v) noexcept {
+  v.sync_due = true;
+  s.host.flush(FlushOwed::all().request(v.id));
+}
+
+/// CR0 and CR4 bits whose change reloads the PDPTEs (SDM vol. 3, 4.4.1) or flushes the TLB (4.10.4.1).
+inline constexpr std::uint64_t kCr0Reload = cr0::kPg | (1U << 29) | (1U << 30);
+inline constexpr std::uint64_t kCr4Reload = cr4::kPse | cr4::kPae | cr4::kPge | cr4::kSmep | cr4::kPcide;
+
+template <class S>
+[[nodiscard]] ControlOutcome set_control(S& s, typename S::Vcpu& v, const Controls& c) noexcept
+  requires(!S::Arch::kGuests.has(GuestMode::Direct))
+{
+  const bool pg = (c.cr0 & cr0::kPg) != 0;
+  const bool lma = (c.efer & efer::kLma) != 0;
+  const bool pcide = (c.cr4 & cr4::kPcide) != 0;
+  if (pg && (c.cr0 & cr0::kPe) == 0) return ControlOutcome::InjectGp;
+  if (lma && (!pg || (c.cr4 & cr4::kPae) == 0)) return ControlOutcome::InjectGp;
+  if ((c.cr4 & (cr4::kLa57 | cr4::kPke | cr4::kPks)) != 0) return ControlOutcome::InjectGp;
+  const bool was_pcide = (v.controls.cr4 & cr4::kPcide) != 0;
+  if (pcide && (!s.caps.pcid || !lma || (!was_pcide && (v.cr3 & 0xfffU) != 0))) return ControlOutcome::InjectGp;
+  const guest::Paging paging(c, s.caps.guest_address_bits, s.caps.guest_1g);
+  if (!S::Arch::kGuests.has(paging.mode())) return ControlOutcome::InjectGp;
+  const bool reload = ((c.cr0 ^ v.controls.cr0) & kCr0Reload) != 0 || ((c.cr4 ^ v.controls.cr4) & kCr4Reload) != 0 ||
+                      paging.mode() != v.paging.mode();
+  if (paging.mode() == GuestMode::Pae && reload && !load_pdptes(s, v, v.cr3)) return ControlOutcome::InjectGp;
+  if (pcide && !was_pcide) drop_previous<S>(v);
+  v.controls = c;
+  v.paging = paging;
+  const Role role = base_role(s, paging);
+  if (role != v.role || reload) {
+    v.role = role;
+    S::Memory::template store<Order::Relaxed>(v.reload, 1);
+  }
+  if (reload) guest_flush(s, v);
+  return ControlOutcome::Done;
+}
+
+template <class S>
+[[nodiscard]] ControlOutcome set_cr3(S& s, typename S::Vcpu& v, std::uint64_t value) noexcept
+  requires(!S::Arch::kGuests.has(GuestMode::Direct))
+{
+  const bool pcide = (v.controls.cr4 & cr4::kPcide) != 0;
+  const bool keep = pcide && value >> 63U != 0;
+  const std::uint64_t cr3 = keep ? value & ~(std::uint64_t{1} << 63U) : value;
+  const bool lma = (v.controls.efer & efer::kLma) != 0;
+  if (lma && (cr3 & guest::bit_range(s.caps.guest_address_bits, 63)) != 0) return ControlOutcome::InjectGp;
+  if (v.paging.mode() == GuestMode::Pae && !load_pdptes(s, v, cr3)) return ControlOutcome::InjectGp;
+  v.cr3 = cr3;
+  if (v.paging.mode() == GuestMode::NonPaging) return ControlOutcome::Done;
+  S::Memory::template store<Order::Relaxed>(v.reload, 1);
+  if (!keep) guest_flush(s, v);
+  return ControlOutcome::Done;
+}
+
+/// Effects: the guest's INVLPG. The entry is synced if its table is unsync, also below previous roots where PCIDs keep
+/// them in force without a flush. Locking: exclusive. Flush: done, for this vCPU and page.
+template <class S>
+void invlpg(S& s, typename S::Vcpu& v, Gva a) noexcept {
+  if constexpr (S::Arch::kGuests.indirect()) {
+    ExclusiveGuard<S> g(s);
+    s.stats.add(&Counters::invlpg);
+    if (auto* p = v.root.loaded && !root_stale(s, v) && v.root.role == v.role ? root_page(s, v, a) : nullptr; p != nullptr)
+      sync_address(s, g, *p, a);
+    if ((v.controls.cr4 & cr4::kPcide) != 0)
+      for (const RootSet& r : v.previous)
+        if (auto* p = s.strong(r.page[0]); p != nullptr && r.loaded && !s.obsolete_page(*p)) sync_address(s, g, *p, a);
+  }
+  s.host.flush(FlushOwed::range(a.value() >> kPageShift, 1).request(v.id));
+}
+
+/// Returns: what the hardware must run with (design: PG = WP = PAE = NX = 1, PCIDE = 0; paged real mode if PE = 0).
+template <class S>
+[[nodiscard]] HwState hw_state(S& s, const typename S::Vcpu& v) noexcept {
+  HwState h;
+  const auto* p = s.strong(v.root.page[0]);
+  const Hpa top = p != nullptr ? s.table_address(*p) : s.host.to_phys(s.dummy_root);
+  if constexpr (S::Arch::kGuests.has(GuestMode::Direct)) {
+    h.cr3 = S::Arch::make_pointer(s.caps, top);
+  } else {
+    const bool lma = v.paging.mode() == GuestMode::Long4;
+    h.cr0 = v.controls.cr0 | cr0::kPg | cr0::kWp;
+    h.cr3 = (lma ? top : s.host.to_phys(v.pdpt)).value();
+    h.cr4 = (v.controls.cr4 | cr4::kPae) & ~(cr4::kPcide | cr4::kLa57 | cr4::kPke | cr4::kPks);
+    if (v.paging.mode() == GuestMode::NonPaging) h.cr4 &= ~(cr4::kSmep | cr4::kSmap);
+    h.efer = (v.controls.efer & ~(efer::kLme | efer::kLma)) | efer::kNxe | (lma ? efer::kLme | efer::kLma : 0);
+  }
+  return h;
+}
+
+}  // namespace shadowmmu::core

@@ -1,0 +1,279 @@
+// SPDX-License-Identifier: BSL-1.0
+#pragma once
+#include <cstdint>
+
+#include "shadowmmu/core/map.hpp"
+#include "shadowmmu/core/reclaim.hpp"
+#include "shadowmmu/core/roots.hpp"
+#include "shadowmmu/guest/walk.hpp"
+#include "shadowmmu/result.hpp"
+
+/// The fault path: walk the guest's tables, ask what backs the page, then, under the lock, install one entry.
+namespace shadowmmu::core {
+
+/// One fault on its way. Lives on the stack of handle_fault.
+template <class S>
+struct Fault {
+  Fault(S& state, typename S::Vcpu& vcpu, const SlotSnapshot* snapshot, Gva a, AccessRequest r) noexcept
+      : s(state), v(vcpu), slots(snapshot), address(a), request(r) {}
+
+  S& s;
+  typename S::Vcpu& v;
+  const SlotSnapshot* slots;
+  Gva address{};
+  AccessRequest request{};
+  guest::Walk walk;  ///< filled by the walk, by level: not cleared first
+  Slot* slot = nullptr;
+  Backing backing{};
+  std::uint64_t invalidate_seq = 0;
+  bool window = false;
+  bool supervisor_window = false;
+};
+
+/// Effects: walks the tables of the mode in force. Non-paging and direct maps: the address is the gpa.
+template <class S>
+[[nodiscard]] guest::WalkEnd walk_guest(S& s, typename S::Vcpu& v, const SlotSnapshot& slots, Gva a, AccessRequest request,
+                                        bool smap_enforced, guest::Walk& w) noexcept {
+  GuestReader<S> reader(s, slots, v.slot_hint);
+  if constexpr (S::Arch::kGuests.has(GuestMode::Long4))
+    if (v.paging.mode() == GuestMode::Long4)
+      return guest::Walker<guest::Long4, GuestReader<S>>::run(v.paging, reader, guest::Long4::frame(v.cr3), a, request, smap_enforced, w);
+  if constexpr (S::Arch::kGuests.has(GuestMode::Pae))
+    if (v.paging.mode() == GuestMode::Pae) {
+      const std::uint64_t pdpte = v.pdpte[a.value() >> 30U & 3U];
+      if ((pdpte & guest::kEntryPresent) == 0) {
+        w.error_code = request.error_bits() & (v.paging.reports_fetch() ? ~0U : ~pferr::kFetch);
+        return guest::WalkEnd::Fault;
+      }
+      return guest::Walker<guest::Pae, GuestReader<S>>::run(v.paging, reader, guest::Pae::frame(pdpte), a, request, smap_enforced, w);
+    }
+  if constexpr (S::Arch::kGuests.has(GuestMode::Bits32))
+    if (v.paging.mode() == GuestMode::Bits32)
+      return guest::Walker<guest::Bits32, GuestReader<S>>::run(v.paging, reader, guest::Bits32::frame(v.cr3), a, request, smap_enforced, w);
+  w.gfn = Gfn{a.value() >> kPageShift};
+  w.rights = Access::all();
+  w.level = S::Arch::kMaxLeafLevel;
+  return guest::WalkEnd::Found;
+}
+
+/// A supervisor write to a read-only user page while CR0.WP = 0. Hardware always runs with WP = 1, so the entry must
+/// allow the write and, until a user reads it again, refuse the user: W=1, U=0, and NX where SMEP would have refused
+/// the fetch. With SMAP that is unsound (AC cannot be intercepted): the embedder emulates.
+template <class S>
+[[nodiscard]] bool rewrite_for_wp(Fault<S>& f) noexcept {
+  if (!f.request.write || f.request.user || f.walk.rights.write() || f.v.paging.wp() || f.v.paging.mode() == GuestMode::NonPaging)
+    return true;
+  if (f.walk.rights.user()) {
+    if (f.v.paging.smap() && !f.supervisor_window) return false;
+    f.walk.rights = f.walk.rights.without(Access::kUser | (f.v.paging.smep() ? unsigned{Access::kExec} : 0U));
+  }
+  f.walk.rights = f.walk.rights.with(Access::kWrite);
+  return true;
+}
+
+/// Returns: whether a host invalidation of gfn is in progress or has ended since the sequence was read.
+template <class S>
+[[nodiscard]] bool invalidated_meanwhile(S& s, Gfn gfn, std::uint64_t seq) noexcept {
+  if (S::Memory::plain(s.invalidating) != 0 && gfn >= s.invalidate_first && gfn < s.invalidate_end) return true;
+  return S::Memory::plain(s.invalidate_seq) != seq;
+}
+
+/// Returns: whether the guest's entry at `level` still reads as it was walked.
+template <class S>
+[[nodiscard]] bool gpte_unchanged(Fault<S>& f, unsigned level) noexcept {
+  GuestReader<S> reader(f.s, *f.slots, f.v.slot_hint);
+  const unsigned bytes = f.v.paging.mode() == GuestMode::Bits32 ? 4U : 8U;
+  return reader.entry(f.walk.table[level], f.walk.index[level], bytes) == f.walk.gpte[level];
+}
+
+enum class Fetched : std::uint8_t { Fixed, Spurious, WriteRefused, Retry, OutOfMemory };
+
+/// Effects: follows the shadow tables down to where the leaf belongs, making what is missing, and sets it.
+template <class S>
+[[nodiscard]] Fetched fetch(Fault<S>& f, ExclusiveGuard<S>& g) noexcept {
+  using Arch = typename S::Arch;
+  S& s = f.s;
+  auto& v = f.v;
+  auto* p = root_page(s, v, f.address);
+  if (p == nullptr) {
+    S::Memory::template store<Order::Relaxed>(v.reload, 1);
+    return Fetched::Retry;
+  }
+  const bool direct_mode = p->role.direct();
+  const Level goal = mapping_level(s, *f.slot, f.walk.gfn, f.backing, Level{f.walk.level});
+  while (p->role.level() > goal) {
+    const Level l = p->role.level();
+    const unsigned i = l.index(f.address.value());
+    if (p->flood != 0) p->flood = 0;
+    typename S::Page* child = nullptr;
+    if (!direct_mode && l.value() > f.walk.level) {
+      const unsigned down = l.value() - 1;
+      if (const std::uint64_t e = entry<S>(*p, i); Arch::present(e)) {
+        child = &s.child(*p, i);
+        // Upper tables are write-tracked: a linked child that disagrees means that the walk is older than the link.
+        if (is_leaf<S>(*p, e) || child->gfn != f.walk.table[down] || child->role.access() != f.walk.above[down] ||
+            child->role.direct())
+          return Fetched::Retry;
+      } else {
+        const unsigned q = v.paging.mode() == GuestMode::Bits32 ? static_cast<unsigned>(f.address.value() >> l.shift()) & 1U : 0U;
+        const Role role = v.role.with_level(l.down()).with_direct(false).with_access(f.walk.above[down]).with_quadrant(q);
+        child = get_page(s, g, f.walk.table[down], role, v.magazine);
+        if (child == nullptr) return Fetched::OutOfMemory;
+        if (!gpte_unchanged(f, l.value())) return Fetched::Retry;
+        link_child(s, g.held(), *p, i, *child);
+      }
+    } else {
+      child = direct_child(s, g, v, *p, i, f.walk.gfn, v.role.with_access(f.walk.rights));
+      if (child == nullptr) return Fetched::OutOfMemory;
+    }
+    p = child;
+  }
+  if (!direct_mode && !gpte_unchanged(f, f.walk.level)) return Fetched::Retry;
+  const unsigned i = goal.index(f.address.value());
+  const MapRequest r{f.walk.gfn, f.backing, f.walk.rights, goal, f.request.write, true, f.window || f.supervisor_window};
+  const Mapped m = set_leaf(s, g, v, *f.slot, *p, i, r);
+  if (m == Mapped::WriteRefused) return Fetched::WriteRefused;
+  if constexpr (S::Config::kPrefetch > 1)
+    if (m == Mapped::Installed && goal == Level{1} && !p->role.direct()) prefetch(f, g, *p, i);
+  return m == Mapped::Spurious ? Fetched::Spurious : Fetched::Fixed;
+}
+
+/// Effects: maps the neighbours of entry i in its aligned window whose gptes are present and accessed already, where
+/// that costs no allocation. Never while the host invalidates anything.
+template <class S>
+void prefetch(Fault<S>& f, ExclusiveGuard<S>& g, typename S::Page& p, unsigned i) noexcept {
+  S& s = f.s;
+  if (S::Memory::plain(s.invalidating) != 0) return;
+  constexpr unsigned kWindow = S::Config::kPrefetch;
+  GuestReader<S> reader(s, *f.slots, f.v.slot_hint);
+  const unsigned bytes = p.role.gpte_bytes();
+  const void* table = reader.page(p.gfn);
+  if (table == nullptr) return;
+  const unsigned offset = bytes == 4 ? p.role.quadrant() * kEntriesPerTable : 0U;
+  const unsigned first = i & ~(kWindow - 1);
+  for (unsigned j = first; j < first + kWindow; ++j) {
+    if (j == i) continue;
+    const std::uint64_t e = bytes == 4 ? reader.load(static_cast<const std::uint32_t*>(table) + offset + j)
+                                       : reader.load(static_cast<const std::uint64_t*>(table) + offset + j);
+    if ((e & (guest::kEntryPresent | guest::kEntryAccessed)) != (guest::kEntryPresent | guest::kEntryAccessed)) continue;
+    if (entry<S>(p, j) != 0 || f.v.paging.reserved_set(e, 1)) continue;
+    const Gfn gfn = bytes == 4 ? guest::Bits32::frame(e) : guest::Long4::frame(e);
+    Slot* slot = f.slots->find(gfn, f.v.slot_hint);
+    if (slot == nullptr || !slot->has_heads(gfn)) continue;
+    Access rights = p.role.access() & f.v.paging.grants(e);
+    if ((e & guest::kEntryDirty) == 0) rights = rights.without(Access::kWrite);
+    const Backing b = s.host.backing(gfn, false);
+    if (b.kind != Backing::Kind::Memory) continue;
+    if (s.cells.available() < 2) return;
+    set_leaf(s, g, f.v, *slot, p, j, MapRequest{gfn, b, rights, Level{1}, false, false, false});
+    s.stats.add(&Counters::prefetched);
+  }
+}
+
+/// Effects: the part of a fault that needs the lock. Requires: f.slot, f.backing resolved; the magazine filled.
+template <class S>
+[[nodiscard]] FaultOutcome install(Fault<S>& f) noexcept {
+  using Kind = FaultOutcome::Kind;
+  S& s = f.s;
+  ExclusiveGuard<S> g(s);
+  s.stats.add(&Counters::faults);
+  if (s.snapshot != f.slots || invalidated_meanwhile(s, f.walk.gfn, f.invalidate_seq)) {
+    s.stats.add(&Counters::faults_retried);
+    return FaultOutcome::of(Kind::Retry);
+  }
+  reserve_metadata(s, g.held(), f.v.magazine);
+  if (!make_pages_available(s, g)) return FaultOutcome::of(Kind::OutOfMemory);
+  // After reclaim, which may have taken the root itself.
+  if (root_stale(s, f.v)) {
+    s.stats.add(&Counters::faults_retried);
+    return FaultOutcome::of(Kind::Retry);
+  }
+  switch (fetch(f, g)) {
+    case Fetched::Fixed:
+      s.stats.add(&Counters::faults_fixed);
+      return FaultOutcome::of(Kind::Resume);
+    case Fetched::Spurious:
+      s.stats.add(&Counters::faults_spurious);
+      return FaultOutcome::of(Kind::Resume);
+    case Fetched::WriteRefused: {
+      s.stats.add(&Counters::faults_emulated);
+      FaultOutcome o = FaultOutcome::at(Kind::Emulate, address_of(f.walk.gfn) + (f.address.value() & kPageMask), f.request);
+      o.address = f.address.value();
+      o.reason = EmulateReason::TrackedWrite;
+      return o;
+    }
+    case Fetched::Retry:
+      s.stats.add(&Counters::faults_retried);
+      return FaultOutcome::of(Kind::Retry);
+    case Fetched::OutOfMemory:
+      break;
+  }
+  return FaultOutcome::of(Kind::OutOfMemory);
+}
+
+/// Counts what never took the lock, under it.
+template <class S>
+FaultOutcome counted(S& s, std::uint64_t Counters::*which, FaultOutcome o) noexcept {
+  const ExclusiveGuard<S> g(s);
+  s.stats.add(&Counters::faults);
+  s.stats.add(which);
+  return o;
+}
+
+/// Effects: answers a hardware fault of v. Locking: takes the Mmu's lock once. Allocates: before it.
+template <class S>
+[[nodiscard]] FaultOutcome handle_fault(S& s, typename S::Vcpu& v, Gva address, AccessRequest request, bool smap_enforced) noexcept {
+  using Kind = FaultOutcome::Kind;
+  if (!ensure_root(s, v)) return FaultOutcome::of(Kind::OutOfMemory);
+  if (!v.magazine.ready() && !v.magazine.fill(s.host)) return FaultOutcome::of(Kind::OutOfMemory);
+  const SlotSection<S> section(s, v);
+  Fault<S> f(s, v, section.get(), address, request);
+  if (walk_guest(s, v, *f.slots, address, request, smap_enforced, f.walk) == guest::WalkEnd::Fault)
+    return counted(s, &Counters::faults_guest, FaultOutcome::inject(PageFault{address, f.walk.error_code}));
+  const Gpa gpa = address_of(f.walk.gfn) + (address.value() & kPageMask);
+  find_windows(f);
+  if (!rewrite_for_wp(f)) {
+    FaultOutcome o = FaultOutcome::at(Kind::Emulate, gpa, request);
+    o.address = address.value();
+    o.reason = EmulateReason::SupervisorWrite;
+    return counted(s, &Counters::faults_emulated, o);
+  }
+  f.slot = f.slots->find(f.walk.gfn, v.slot_hint);
+  if (f.slot == nullptr || (request.write && f.slot->flags().read_only))
+    return counted(s, &Counters::faults_mmio, FaultOutcome::at(Kind::Mmio, gpa, request));
+  f.invalidate_seq = S::Memory::template load<Order::Acquire>(s.invalidate_seq);
+  f.backing = s.host.backing(f.walk.gfn, request.write);
+  switch (f.backing.kind) {
+    case Backing::Kind::None:
+      return counted(s, &Counters::faults_mmio, FaultOutcome::at(Kind::Mmio, gpa, request));
+    case Backing::Kind::Pending: {
+      FaultOutcome o = FaultOutcome::at(Kind::Pending, gpa, request);
+      o.token = f.backing.token;
+      return counted(s, &Counters::faults_retried, o);
+    }
+    case Backing::Kind::Poisoned:
+      return FaultOutcome::at(Kind::HostError, gpa, request);
+    case Backing::Kind::ReadOnly:
+      if (request.write) return counted(s, &Counters::faults_mmio, FaultOutcome::at(Kind::Mmio, gpa, request));
+      f.backing.writable = false;
+      break;
+    case Backing::Kind::Memory:
+    case Backing::Kind::Device:
+      if (request.write && !f.backing.writable) return FaultOutcome::at(Kind::HostError, gpa, request);
+      break;
+  }
+  return install(f);
+}
+
+/// Effects: notes which of the vCPU's open write windows this fault hits.
+template <class S>
+void find_windows(Fault<S>& f) noexcept {
+  for (const WriteWindow& w : f.v.window) {
+    if (!w.open || w.gfn != f.walk.gfn) continue;
+    if (w.supervisor_write)
+      f.supervisor_window = f.supervisor_window || (w.address.value() ^ f.address.value()) < kPageSize;
+    if (w.tracked) f.window = true;
+  }
+}
+
+}  // namespace shadowmmu::core

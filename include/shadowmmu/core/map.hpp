@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: BSL-1.0
+#pragma once
+#include <cstdint>
+
+#include "shadowmmu/core/pages.hpp"
+#include "shadowmmu/core/reader.hpp"
+
+/// Installing one leaf, and how large it may be.
+namespace shadowmmu::core {
+
+/// What to map. `rights` are the guest's; the Host's and the tracker's restrictions come on top.
+struct MapRequest {
+  Gfn gfn{};           ///< of the 4 KiB page asked for
+  Backing backing{};
+  Access rights{};
+  Level level{1};      ///< of the entry to set
+  bool write = false;  ///< the access writes
+  bool may_unsync = true;
+  bool window = false;  ///< a write window is open on gfn
+};
+
+enum class Mapped : std::uint8_t {
+  Installed,
+  Spurious,      ///< the entry said so already
+  WriteRefused,  ///< in place, but the frame is write-tracked
+};
+
+/// Returns: the largest level that guest, host and slot allow for gfn.
+template <class S>
+[[nodiscard]] Level mapping_level(S& s, Slot& slot, Gfn gfn, const Backing& b, Level guest) noexcept {
+  unsigned top = b.level < guest ? b.level.value() : guest.value();
+  const unsigned have = s.caps.large_1g ? 3U : 2U;
+  if (top > have) top = have;
+  unsigned best = 1;
+  for (unsigned l = 2; l <= top; ++l) {
+    const std::uint64_t inside = Level{l}.frames() - 1;
+    if ((b.pfn.value() & inside) != (gfn.value() & inside) || slot.large(gfn, Level{l}).disallow != 0) break;
+    best = l;
+  }
+  return Level{best};
+}
+
+/// Effects: entry i of p maps r.gfn's page of r.level. An entry that maps another frame is dropped first: a present
+/// leaf's frame is never replaced in place. Flush: by the guard. Complexity: O(1), plus O(rmap / 14) on a replacement.
+template <class S>
+Mapped set_leaf(S& s, ExclusiveGuard<S>& g, typename S::Vcpu& v, Slot& slot, typename S::Page& p, unsigned i,
+                const MapRequest& r) noexcept {
+  using Arch = typename S::Arch;
+  const std::uint64_t inside = r.level.frames() - 1;
+  const Gfn first{r.gfn.value() & ~inside};
+  Access rights = r.rights;
+  bool refused = false;
+  const bool host_writable = r.backing.writable && !slot.flags().read_only;
+  if (!host_writable) rights = rights.without(Access::kWrite);
+  if constexpr (Arch::kGuests.indirect()) {
+    if (rights.write() && r.level == Level{1} && !r.window && !may_write(s, Entries<S>(g.held()), slot, r.gfn, r.may_unsync)) {
+      rights = rights.without(Access::kWrite);
+      refused = r.write;
+    }
+  }
+  LeafSpec spec;
+  spec.pfn = Pfn{r.backing.pfn.value() & ~inside};
+  spec.rights = rights;
+  spec.level = r.level;
+  spec.type = r.backing.type;
+  spec.device = r.backing.kind == Backing::Kind::Device;
+  spec.host_writable = host_writable;
+  spec.dirty = r.write && rights.write();
+  const std::uint64_t fresh = Arch::make_leaf(s.caps, spec);
+
+  std::uint64_t old = entry<S>(p, i);
+  if (Arch::present(old)) {
+    if (!is_leaf<S>(p, old)) {
+      g.owe(unlink_child(s, g.held(), p, i));
+      old = 0;
+    } else if (Arch::address(old) != Arch::address(fresh) || s.leaf_gfn(p, i) != first) {
+      g.owe(drop_leaf(s, g.held(), p, i));
+      old = 0;
+    }
+  }
+  if (Arch::present(old)) {
+    const Access lost = Access{Arch::rights(old).bits() & ~Arch::rights(fresh).bits()};
+    if (lost.bits() == 0 && Arch::rights(old) == Arch::rights(fresh)) return refused ? Mapped::WriteRefused : Mapped::Spurious;
+    // Hardware may set D between the read and the write: an exchange keeps what it left (carried over below).
+    const std::uint64_t was = S::Memory::template exchange<Order::AcqRel>(p.table[i], fresh);
+    if (Arch::dirty(s.caps, was) && !Arch::dirty(s.caps, fresh) && Arch::writable(fresh))
+      S::Memory::template exchange<Order::AcqRel>(p.table[i], Arch::with_dirty(s.caps, fresh));
+    if (lost.bits() != 0) g.owe(flush_for(s, p, i));
+    return refused ? Mapped::WriteRefused : Mapped::Installed;
+  }
+  if (!p.role.direct()) p.side[i] = static_cast<std::uint32_t>(first.value());
+  std::uint32_t* head = slot.rmap(r.gfn, r.level);
+  if (head == nullptr) {
+    slot.give_heads(r.gfn, s.take_meta(v.magazine));
+    head = slot.rmap(r.gfn, r.level);
+  }
+  if (HandleList::add(s.cells, *head, EntryHandle(p.index, i)) &&
+      HandleList::longer_than(s.cells, *head, S::Config::kLongChain)) {
+    // The new handle's entry is still clear: take it out, drop the rest, put it back alone.
+    HandleList::remove(s.cells, *head, EntryHandle(p.index, i));
+    g.owe(rmap_zap_head(s, Entries<S>(g.held()), *head));
+    HandleList::add(s.cells, *head, EntryHandle(p.index, i));
+    s.stats.add(&Counters::rmap_zapped_long);
+  }
+  p.live = static_cast<std::uint16_t>(p.live + 1U);
+  S::Memory::template store<Order::Release>(p.table[i], fresh);
+  if constexpr (wants(S::Reclaim::kHooks, Hook::Entry)) s.reclaim.on_entry(p, p.live);
+  return refused ? Mapped::WriteRefused : Mapped::Installed;
+}
+
+/// Effects: makes sure that entry i of p leads to the direct page of (gfn, access) one level down. Returns: it, or
+/// nullptr where pages ran out. A leaf or a child of other rights that stands there is removed first.
+template <class S>
+[[nodiscard]] typename S::Page* direct_child(S& s, ExclusiveGuard<S>& g, typename S::Vcpu& v, typename S::Page& p, unsigned i,
+                                             Gfn gfn, Role role) noexcept {
+  using Arch = typename S::Arch;
+  const Level down = p.role.level().down();
+  const Gfn base{gfn.value() & ~(p.role.level().frames() - 1)};
+  const Role want = role.with_level(down).with_direct(true).with_quadrant(0);
+  if (const std::uint64_t e = entry<S>(p, i); Arch::present(e)) {
+    if (is_leaf<S>(p, e)) {
+      g.owe(drop_leaf(s, g.held(), p, i));
+    } else {
+      auto& c = s.child(p, i);
+      if (c.role == want && c.gfn == base) return &c;
+      g.owe(unlink_child(s, g.held(), p, i));
+    }
+  }
+  auto* c = get_page(s, g, base, want, v.magazine);
+  if (c != nullptr) link_child(s, g.held(), p, i, *c);
+  return c;
+}
+
+}  // namespace shadowmmu::core

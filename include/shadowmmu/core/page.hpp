@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: BSL-1.0
+#pragma once
+#include <cstdint>
+
+#include "shadowmmu/core/role.hpp"
+#include "shadowmmu/intrusive.hpp"
+#include "shadowmmu/types.hpp"
+
+namespace shadowmmu::core {
+
+/// Names a shadow page: 22 bits, 0 is nobody.
+using PageIndex = std::uint32_t;
+inline constexpr PageIndex kNoPage = 0;
+inline constexpr unsigned kPageIndexBits = 22;
+
+/// Where a page stands in its life. Linked -> (Pinned roots only: Invalid ->) Zapped -> freed. Never back.
+enum class PageLife : std::uint8_t { Free, Linked, Invalid, Zapped };
+
+/// Metadata of one shadow table, two cache lines. The first is all that a fault touches.
+template <class Reclaim, class Generation>
+struct alignas(64) ShadowPage : Reclaim::PageState {
+  std::uint64_t* table = nullptr;     ///< the 512 entries, as the library reaches them
+  std::uint32_t* side = nullptr;      ///< one word an entry: slot gfn of a leaf, page index of a child; or none
+  Gfn gfn{};                          ///< guest table shadowed, or first gfn mapped (direct)
+  Role role{};
+  std::uint32_t parents = 0;          ///< HandleList of the entries that point here
+  std::uint16_t live = 0;             ///< non-zero entries
+  std::uint16_t unsync_children = 0;  ///< bits set in `unsync_map`
+  PageLife life = PageLife::Free;
+  bool unsync = false;
+  std::uint8_t flood = 0;             ///< tracked writes since last walked
+  bool owns_side = false;             ///< `side` is this page's half of the frame it shares with its buddy
+  Generation generation = 0;          ///< stamped at creation
+  // Second line: what only creation, linking and zapping touch.
+  ListMemberHook list_hook;           ///< live, obsolete, invalid, or a batch
+  ChainMemberHook hash_hook;
+  std::uint32_t unsync_map = 0;       ///< cell with 512 bits; upper indirect levels only
+  PageIndex index = kNoPage;
+  std::uint32_t roots = 0;            ///< vCPUs that use it as a root now
+  std::uint32_t serial = 0;           ///< tells successive pages under one index apart
+};
+
+template <class Page>
+using PageList = MemberList<Page, &Page::list_hook>;
+
+/// An entry of a page in 32 bits: a tag, 22 bits of page, 9 of entry. Equals the word of a list that holds just it.
+class EntryHandle {
+ public:
+  static constexpr std::uint32_t kTag = 1U << 31U;
+  constexpr EntryHandle() noexcept = default;
+  constexpr EntryHandle(PageIndex page, unsigned entry) noexcept : word_(kTag | page << 9U | entry) {}
+  [[nodiscard]] static constexpr EntryHandle from_word(std::uint32_t w) noexcept {
+    EntryHandle h;
+    h.word_ = w;
+    return h;
+  }
+  [[nodiscard]] constexpr std::uint32_t word() const noexcept { return word_; }
+  [[nodiscard]] constexpr PageIndex page() const noexcept { return (word_ & ~kTag) >> 9U; }
+  [[nodiscard]] constexpr unsigned entry() const noexcept { return word_ & 511U; }
+  friend constexpr bool operator==(EntryHandle, EntryHandle) noexcept = default;
+
+ private:
+  std::uint32_t word_ = 0;
+};
+static_assert(EntryHandle(0x3fffff, 511).page() == 0x3fffff && EntryHandle(0x3fffff, 511).entry() == 511);
+
+}  // namespace shadowmmu::core

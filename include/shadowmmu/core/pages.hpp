@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: BSL-1.0
+#pragma once
+#include <cstdint>
+#include <new>
+
+#include "shadowmmu/core/spte.hpp"
+#include "shadowmmu/core/unsync.hpp"
+#include "shadowmmu/core/zap.hpp"
+
+/// Shadow pages: found, created, linked below a parent.
+namespace shadowmmu::core {
+
+/// Effects: makes sure that the pools can serve one fault; takes frames from m only. Requires: m is filled.
+template <class S>
+void reserve_metadata(S& s, Structure<S>, Magazine& m) noexcept {
+  const auto take = [&]() noexcept { return s.take_meta(m); };
+  if (s.pages.available() < 5 && !s.pages.full()) s.pages.grow(take);
+  if (s.cells.available() < 32 && !s.cells.full()) s.cells.grow(take);
+  if (!s.hash.ready()) {
+    void* directory = take();
+    s.hash.start(directory, take());
+  } else if (s.hash.wants_growth() && (!s.hash.needs_frame() || m.meta() > 14)) {
+    s.hash.grow(s.hash.needs_frame() ? take() : nullptr);
+  }
+}
+
+/// Returns: the valid page of (gfn, role), or nullptr. Obsolete and invalid pages are never returned.
+template <class S>
+[[nodiscard]] typename S::Page* find_page(S& s, Structure<S>, Gfn gfn, Role role) noexcept {
+  for (auto& p : s.hash.bucket(gfn))
+    if (p.gfn == gfn && p.role == role && !s.obsolete_page(p)) return &p;
+  return nullptr;
+}
+
+/// Effects: notes that `p` shadows its guest table: no large mapping over it; an upper table's frame is write-tracked,
+/// a leaf table's frame is write-protected. Flush: owed by the caller.
+template <class S>
+FlushOwed account_shadowed(S& s, Structure<S> h, typename S::Page& p, Magazine& m) noexcept {
+  Slot* slot = s.snapshot->find_any(p.gfn);
+  if (slot == nullptr) return FlushOwed::none();
+  if (!slot->has_track(p.gfn)) slot->give_track(p.gfn, s.take_meta(m));
+  TrackCount& t = slot->track_cell(p.gfn);
+  const bool first = t.upper == 0 && t.leaf == 0;
+  if (p.role.level() > Level{1})
+    t.upper = static_cast<std::uint16_t>(t.upper + 1U);
+  else
+    t.leaf = static_cast<std::uint16_t>(t.leaf + 1U);
+  FlushOwed owed = rmap_protect(s, h, *slot, p.gfn);
+  if (first) {
+    for (const Level l : {Level{2}, Level{3}}) {
+      LargeRegion& r = slot->large(p.gfn, l);
+      r.disallow += 1;
+      owed |= rmap_zap_head(s, h, r.rmap);
+    }
+  }
+  return owed;
+}
+
+/// Effects: a new, empty page. Requires: the magazine was filled, pages are available. Flush: owed where the guest
+/// table's frame lost write access.
+template <class S>
+[[nodiscard]] typename S::Page* create_page(S& s, ExclusiveGuard<S>& g, Gfn gfn, Role role, Magazine& m) noexcept {
+  if (s.pages.available() == 0 || !m.has_table()) return nullptr;
+  const PageIndex i = s.pages.take();
+  auto* p = ::new (static_cast<void*>(s.pages.at(i))) typename S::Page;
+  p->table = static_cast<std::uint64_t*>(m.take_table());
+  p->gfn = gfn;
+  p->role = role;
+  p->index = i;
+  p->serial = ++s.serial;
+  p->generation = s.generation;
+  p->life = PageLife::Linked;
+  s.tables += 1;
+  s.used += 1;
+  s.stats.add(&Counters::pages_created);
+  s.stats.set(&Counters::pages_used, s.used);
+  s.stats.peak(&Counters::pages_used_highest, s.used);
+  if (!role.direct() || role.level() > Level{1}) s.take_side(*p, m);
+  if (!role.direct() && role.level() > Level{1}) {
+    p->unsync_map = s.cells.take();
+    *s.cells.at(p->unsync_map) = Cell{.bits = {}};
+  }
+  s.hash.insert(*p);
+  s.live.push_back(*p);
+  s.reclaim.on_create(*p, PageFacts{role.level(), role.direct()});
+  if (!role.direct()) {
+    if (role.level() > Level{1}) g.owe(zap_unsync_of(s, g, gfn));
+    g.owe(account_shadowed(s, g.held(), *p, m));
+  }
+  return p;
+}
+
+/// Effects: finds or creates. An unsync page that is found is brought up to date first, since whoever links it owes
+/// the guest the present content (a guest need not flush for non-present -> present); it stays unsync.
+template <class S>
+[[nodiscard]] typename S::Page* get_page(S& s, ExclusiveGuard<S>& g, Gfn gfn, Role role, Magazine& m) noexcept {
+  if (auto* p = find_page(s, g.held(), gfn, role)) {
+    if constexpr (S::Arch::kGuests.indirect())
+      if (p->unsync) sync_entries(s, g, *p);
+    if (!s.obsolete_page(*p)) return p;
+  }
+  return create_page(s, g, gfn, role, m);
+}
+
+/// Effects: entry i of `parent` points at `child`. Requires: the entry is clear; child's entries are in place, which
+/// the release store makes visible before the link. Flush: none (non-present -> present).
+template <class S>
+void link_child(S& s, Structure<S> h, typename S::Page& parent, unsigned i, typename S::Page& child) noexcept {
+  h.verify(s.lock);
+  parent.side[i] = child.index;
+  HandleList::add(s.cells, child.parents, EntryHandle(parent.index, i));
+  parent.live = static_cast<std::uint16_t>(parent.live + 1U);
+  if (child.unsync || child.unsync_children != 0) mark_unsync_child(s, parent, i);
+  S::Memory::template store<Order::Release>(parent.table[i], S::Arch::make_table(s.caps, s.table_address(child)));
+  if constexpr (wants(S::Reclaim::kHooks, Hook::Link)) s.reclaim.on_link(parent, child);
+  if constexpr (wants(S::Reclaim::kHooks, Hook::Entry)) s.reclaim.on_entry(parent, parent.live);
+}
+
+}  // namespace shadowmmu::core

@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: BSL-1.0
+#pragma once
+#include <cstdint>
+
+#include "shadowmmu/concepts/host.hpp"
+#include "shadowmmu/core/state.hpp"
+
+namespace shadowmmu::core {
+
+/// A section in which a vCPU's thread reads the slot snapshot without the lock. Whoever replaces the snapshot waits for
+/// it to end before memory of the old one is freed. Cost: two stores to the vCPU's own line and a fence.
+template <class S>
+class SlotSection {
+ public:
+  SlotSection(S& s, typename S::Vcpu& v) noexcept : vcpu_(v) {
+    S::Memory::template store<memory::Order::Relaxed>(v.section, v.section + 1);
+    S::Memory::template fence<memory::Order::SeqCst>();  // the mark before the read of the pointer
+    snapshot_ = S::Memory::template load<memory::Order::Acquire>(s.snapshot);
+  }
+  SlotSection(const SlotSection&) = delete;
+  ~SlotSection() { S::Memory::template store<memory::Order::Release>(vcpu_.section, vcpu_.section + 1); }
+  [[nodiscard]] const SlotSnapshot& operator*() const noexcept { return *snapshot_; }
+  [[nodiscard]] const SlotSnapshot* get() const noexcept { return snapshot_; }
+
+ private:
+  typename S::Vcpu& vcpu_;
+  const SlotSnapshot* snapshot_;
+};
+
+/// Effects: waits until every vCPU that was inside a section has left it. Locking: the Mmu's lock must not be held (a
+/// section may wait for it).
+template <class S>
+void wait_slot_readers(S& s) noexcept {
+  S::Memory::template fence<memory::Order::SeqCst>();
+  for (auto& v : s.vcpus) {
+    const std::uint64_t seen = S::Memory::template load<memory::Order::Acquire>(v.section);
+    if (seen % 2 == 0) continue;
+    while (S::Memory::template load<memory::Order::Acquire>(v.section) == seen) S::Memory::pause();
+  }
+}
+
+/// Guest memory as the walker sees it: only frames that a slot owns.
+template <class S>
+class GuestReader {
+ public:
+  GuestReader(S& s, const SlotSnapshot& slots, unsigned& hint) noexcept : state_(s), slots_(slots), hint_(hint) {}
+  [[nodiscard]] const void* page(Gfn g) noexcept {
+    return slots_.find(g, hint_) == nullptr ? nullptr : state_.host.guest_page(g);
+  }
+  template <class T>
+  [[nodiscard]] std::uint64_t load(const T* p) const noexcept {
+    return S::Memory::template load<memory::Order::Relaxed>(*p);
+  }
+  [[nodiscard]] GuestExchange exchange(Gpa a, unsigned bytes, std::uint64_t old, std::uint64_t now) noexcept {
+    return state_.host.guest_exchange(a, bytes, old, now);
+  }
+  /// Returns: entry `index` of a guest table of `bytes`-wide entries, or 0 outside memory.
+  [[nodiscard]] std::uint64_t entry(Gfn table, unsigned index, unsigned bytes) noexcept {
+    const void* p = page(table);
+    if (p == nullptr) return 0;
+    return bytes == 4 ? load(static_cast<const std::uint32_t*>(p) + index) : load(static_cast<const std::uint64_t*>(p) + index);
+  }
+
+ private:
+  S& state_;
+  const SlotSnapshot& slots_;
+  unsigned& hint_;
+};
+
+}  // namespace shadowmmu::core

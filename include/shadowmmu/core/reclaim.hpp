@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: BSL-1.0
+#pragma once
+#include <cstdint>
+
+#include "shadowmmu/core/zap.hpp"
+
+/// The page limit: who goes when it is reached. Obsolete pages always go before the policy is asked.
+namespace shadowmmu::core {
+
+/// What a policy may learn about a page.
+template <class S>
+class EvictionView {
+ public:
+  using State = typename S::Reclaim::PageState;
+  explicit EvictionView(S& s) noexcept : state_(s) {}
+  [[nodiscard]] bool pinned(State& p) const noexcept { return page(p).roots != 0; }
+  [[nodiscard]] unsigned live(State& p) const noexcept { return page(p).live; }
+  [[nodiscard]] Level level(State& p) const noexcept { return page(p).role.level(); }
+  /// Whether evicting it strands children: it is a directory with entries.
+  [[nodiscard]] bool orphans(State& p) const noexcept { return page(p).role.level() > Level{1} && page(p).live != 0; }
+  /// Effects: clears A in the parents' entries that point at p. Flush: none (allowed; may under-report).
+  [[nodiscard]] bool test_and_clear_accessed(State& p) const noexcept {
+    bool seen = false;
+    HandleList::for_each(state_.cells, page(p).parents, [&](EntryHandle e) {
+      std::uint64_t& cell = state_.page(e.page()).table[e.entry()];
+      std::uint64_t old = S::Memory::template load<Order::Relaxed>(cell);
+      if (!S::Arch::accessed(state_.caps, old)) return;
+      seen = true;
+      while (!S::Memory::template compare_exchange<Order::Relaxed>(cell, old, S::Arch::without_accessed(state_.caps, old))) {
+      }
+    });
+    return seen;
+  }
+
+ private:
+  [[nodiscard]] static typename S::Page& page(State& p) noexcept { return static_cast<typename S::Page&>(p); }
+  S& state_;
+};
+
+template <class S>
+[[nodiscard]] std::uint32_t available_pages(const S& s) noexcept {
+  return s.used >= s.limit ? 0U : s.limit - s.used;
+}
+
+/// Effects: zaps pages until `want` are available: obsolete ones, then the policy's victims; settles, so that they are
+/// free. Returns: how many were zapped. Flush: one for all, by the guard.
+template <class S>
+std::uint32_t evict(S& s, ExclusiveGuard<S>& g, std::uint32_t want) noexcept {
+  std::uint32_t zapped = 0;
+  while (available_pages(s) + zapped < want && !s.obsolete.empty()) zapped += zap_obsolete(s, g, 1);
+  const EvictionView<S> view(s);
+  while (available_pages(s) + zapped < want) {
+    auto* victim = s.reclaim.victim(view);
+    if (victim == nullptr) break;
+    prepare_zap(s, g.held(), static_cast<typename S::Page&>(*victim), g.debt());
+    s.stats.add(&Counters::pages_recycled);
+    zapped += 1;
+  }
+  if (zapped != 0) g.settle();
+  return zapped;
+}
+
+/// Effects: where fewer than kLowPages are available, refills to kRefillPages (less under a small limit). Returns:
+/// false only if not one page can be had. Zapped pages that wait for their release go first.
+template <class S>
+[[nodiscard]] bool make_pages_available(S& s, ExclusiveGuard<S>& g) noexcept {
+  const std::uint32_t low = S::Config::kLowPages;
+  if (s.limit >= s.used + low) return true;
+  if (!s.dropped.empty()) g.settle();
+  const std::uint32_t half = s.limit / 2 > low ? s.limit / 2 : low;
+  evict(s, g, half < S::Config::kRefillPages ? half : S::Config::kRefillPages);
+  return available_pages(s) != 0;
+}
+
+}  // namespace shadowmmu::core

@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: BSL-1.0
+#pragma once
+#include <cstdint>
+
+#include "shadowmmu/core/pages.hpp"
+#include "shadowmmu/core/reclaim.hpp"
+#include "shadowmmu/core/sync.hpp"
+
+/// Root pages of a vCPU: loaded for its CR3 and role, kept pinned while in use, remembered weakly afterwards.
+namespace shadowmmu::core {
+
+/// Whether the hardware walks four PDPTEs (guest not in long mode) rather than one top table.
+template <class S>
+[[nodiscard]] bool pae_shape(const typename S::Vcpu& v) noexcept {
+  if constexpr (S::Arch::kGuests.indirect() || S::Arch::kGuests.has(GuestMode::NonPaging))
+    return v.paging.mode() != GuestMode::Long4;
+  else
+    return false;
+}
+
+/// Returns: the root page that serves the address, or nullptr (no root loaded, or a dummy one).
+template <class S>
+[[nodiscard]] typename S::Page* root_page(S& s, typename S::Vcpu& v, Gva a) noexcept {
+  return s.strong(v.root.page[pae_shape<S>(v) ? a.value() >> 30U & 3U : 0U]);
+}
+
+/// Returns: whether some root page is obsolete or invalid. Dummy roots, having no page, are not.
+template <class S>
+[[nodiscard]] bool root_stale(S& s, typename S::Vcpu& v) noexcept {
+  if (!v.root.loaded) return true;
+  for (const WeakPage& w : v.root.page) {
+    if (w.index == kNoPage) continue;
+    const auto* p = s.strong(w);
+    if (p == nullptr || s.obsolete_page(*p)) return true;
+  }
+  return false;
+}
+
+/// Effects: the vCPU has no root; it is remembered among the previous ones. Pages that were invalid are freed with the
+/// last reference.
+template <class S>
+void unload_root(S& s, ExclusiveGuard<S>& g, typename S::Vcpu& v) noexcept {
+  if (!v.root.loaded) return;
+  bool whole = !root_stale(s, v);
+  for (const WeakPage& w : v.root.page) {
+    if (w.index == kNoPage) continue;
+    if (auto* p = s.strong(w)) release_root(s, g.held(), *p, g.debt());
+  }
+  whole = whole && v.root.page[0].index != kNoPage && v.root.role.mode() != GuestMode::Pae;
+  if constexpr (S::Config::kPreviousRoots != 0) {
+    if (whole) {
+      for (unsigned i = S::Config::kPreviousRoots - 1; i > 0; --i) v.previous[i] = v.previous[i - 1];
+      v.previous[0] = v.root;
+    }
+  }
+  v.root = RootSet{};
+}
+
+/// Effects: forgets the cached previous roots (CR4.PCIDE 0 -> 1, and whatever else makes them meaningless).
+template <class S>
+void drop_previous(typename S::Vcpu& v) noexcept {
+  for (RootSet& r : v.previous) r = RootSet{};
+}
+
+namespace detail {
+
+/// Guest frame and shadow role of root page i, or false where that root is a dummy.
+template <class S>
+[[nodiscard]] bool root_spec(S& s, const typename S::Vcpu& v, unsigned i, Gfn& gfn, Role& role) noexcept {
+  role = v.role.with_access(Access::all()).with_quadrant(0).with_direct(false);
+  switch (v.paging.mode()) {
+    case GuestMode::Direct:
+      gfn = Gfn{0};
+      role = role.with_level(Level{S::Arch::kRootLevel}).with_direct(true);
+      return i == 0;
+    case GuestMode::NonPaging:
+      gfn = Gfn{static_cast<std::uint64_t>(i) << 18U};
+      role = role.with_level(Level{2}).with_direct(true);
+      return true;
+    case GuestMode::Bits32:
+      gfn = guest::Bits32::frame(v.cr3);
+      role = role.with_level(Level{2}).with_quadrant(i);
+      break;
+    case GuestMode::Pae:
+      if ((v.pdpte[i] & guest::kEntryPresent) == 0) return false;
+      gfn = guest::Pae::frame(v.pdpte[i]);
+      role = role.with_level(Level{2});
+      break;
+    case GuestMode::Long4:
+      if (i != 0) return false;
+      gfn = guest::Long4::frame(v.cr3);
+      role = role.with_level(Level{4});
+      break;
+  }
+  return s.snapshot->find_any(gfn) != nullptr;
+}
+
+template <class S>
+[[nodiscard]] bool reuse_previous(S& s, typename S::Vcpu& v, std::uint64_t key) noexcept {
+  if constexpr (S::Config::kPreviousRoots == 0) return false;
+  if (v.paging.mode() == GuestMode::Pae) return false;  // keyed by four registers, not by CR3
+  for (RootSet& r : v.previous) {
+    if (!r.loaded || r.cr3 != key || r.role != v.role) continue;
+    for (const WeakPage& w : r.page) {
+      if (w.index == kNoPage) continue;
+      const auto* p = s.strong(w);
+      if (p == nullptr || s.obsolete_page(*p)) return false;
+    }
+    v.root = r;
+    r = RootSet{};
+    return true;
+  }
+  return false;
+}
+
+}  // namespace detail
+
+/// Effects: loads the root for the vCPU's CR3 and role: a remembered one, one found by hash, or a new one. Returns:
+/// false where not even a root can be had. Requires: magazine filled. Locking: exclusive.
+template <class S>
+[[nodiscard]] bool load_root(S& s, ExclusiveGuard<S>& g, typename S::Vcpu& v) noexcept {
+  if (s.dummy_root == nullptr) s.dummy_root = static_cast<std::uint64_t*>(v.magazine.take_table());
+  const std::uint64_t key = v.paging.mode() == GuestMode::NonPaging || v.paging.mode() == GuestMode::Direct ? 0 : v.cr3;
+  if (detail::reuse_previous(s, v, key)) {
+    s.stats.add(&Counters::roots_reused);
+  } else {
+    reserve_metadata(s, g.held(), v.magazine);
+    if (!make_pages_available(s, g)) return false;
+    const std::uint64_t created = s.serial;
+    RootSet r;
+    r.cr3 = key;
+    r.role = v.role;
+    r.loaded = true;
+    const unsigned n = pae_shape<S>(v) ? 4U : 1U;
+    for (unsigned i = 0; i < n; ++i) {
+      Gfn gfn;
+      Role role;
+      if (!detail::root_spec(s, v, i, gfn, role)) continue;
+      auto* p = get_page(s, g, gfn, role, v.magazine);
+      if (p == nullptr) return false;
+      r.page[i] = WeakPage{p->index, p->serial};
+    }
+    v.root = r;
+    s.stats.add(created == s.serial ? &Counters::roots_reused : &Counters::roots_built);
+  }
+  for (const WeakPage& w : v.root.page) {
+    if (w.index == kNoPage) continue;
+    auto& p = s.page(w.index);
+    p.roots += 1;
+    if constexpr (wants(S::Reclaim::kHooks, Hook::RootLoad)) s.reclaim.on_root_load(p);
+  }
+  if (pae_shape<S>(v)) fill_pdpt(s, v);
+  return true;
+}
+
+/// Effects: the hardware PDPT names the four page directories; a missing one is not present.
+template <class S>
+void fill_pdpt(S& s, typename S::Vcpu& v) noexcept {
+  if constexpr (requires { S::Arch::make_pdpte(Hpa{}); }) {
+    for (unsigned i = 0; i < 4; ++i) {
+      const auto* p = s.strong(v.root.page[i]);
+      S::Memory::plain(v.pdpt[i], p == nullptr ? 0 : S::Arch::make_pdpte(s.table_address(*p)));
+    }
+  }
+}
+
+/// Effects: brings the vCPU to a loaded, valid, synced root. Errors: OutOfMemory. Locking: takes the lock where there
+/// is work; none otherwise. Flush: a fresh root is loaded by the embedder through hw_state(), which flushes.
+template <class S>
+[[nodiscard]] bool ensure_root(S& s, typename S::Vcpu& v) noexcept {
+  if (v.root.loaded && !v.sync_due && S::Memory::template load<Order::Acquire>(v.reload) == 0) return true;
+  if (!v.magazine.ready() && !v.magazine.fill(s.host)) return false;
+  if (pae_shape<S>(v) && v.pdpt == nullptr) {
+    v.pdpt = static_cast<std::uint64_t*>(Magazine::fresh(s.host, FrameKind::TableBelow4G));
+    if (v.pdpt == nullptr) return false;
+  }
+  ExclusiveGuard<S> g(s);
+  if (S::Memory::template exchange<Order::AcqRel>(v.reload, 0) != 0) unload_root(s, g, v);
+  if (v.root.loaded && root_stale(s, v)) unload_root(s, g, v);
+  if (!v.root.loaded && !load_root(s, g, v)) {
+    S::Memory::template store<Order::Relaxed>(v.reload, 1);
+    return false;
+  }
+  if (v.sync_due) {
+    if constexpr (S::Arch::kGuests.indirect()) sync_roots(s, g, v);
+    v.sync_due = false;
+  }
+  return true;
+}
+
+}  // namespace shadowmmu::core

@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: BSL-1.0
+#pragma once
+#include <cstdint>
+#include <new>
+
+#include "shadowmmu/core/batch.hpp"
+#include "shadowmmu/core/memslots.hpp"
+#include "shadowmmu/core/page.hpp"
+#include "shadowmmu/core/page_hash.hpp"
+#include "shadowmmu/core/rmap.hpp"
+#include "shadowmmu/core/vcpu_state.hpp"
+#include "shadowmmu/flush.hpp"
+#include "shadowmmu/stats.hpp"
+
+namespace shadowmmu::core {
+
+/// All that one Mmu owns; the algorithms are free functions over it. Everything below `lock` is guarded by it, save
+/// `snapshot` (published for readers) and the notifier's two cells (written under it, read without).
+template <class A, class L, class R, class H, class C>
+struct State {
+  using Arch = A;
+  using Lock = L;
+  using Memory = typename L::Memory;
+  using Reclaim = R;
+  using Host = H;
+  using Config = C;
+  using Generation = typename C::Generation;
+  using Page = ShadowPage<R, Generation>;
+  using Pages = PageList<Page>;
+  using Vcpu = VcpuState<C>;
+  using Caps = typename A::Caps;
+  static_assert(sizeof(Page) <= 128 || sizeof(typename R::PageState) > 24, "the budget is two cache lines");
+
+  State(H& h, const Caps& c) noexcept : host(h), caps(c) {}
+  State(const State&) = delete;
+
+  H& host;
+  Caps caps;
+  L slots_lock;                       ///< serializes memslot updates and generation changes; taken before `lock`
+  const SlotSnapshot* snapshot = &kNoSlots;  ///< cell
+  std::uint32_t next_slot = 0;
+  bool limit_chosen = false;          ///< set_limit was called: slots no longer move the limit
+
+  alignas(64) L lock;
+  std::uint64_t invalidate_seq = 0;    ///< cell: ends of host invalidations
+  std::uint64_t invalidating = 0;      ///< cell: host invalidations in progress
+  Gfn invalidate_first{}, invalidate_end{};
+  Generation generation = 0;
+  std::uint32_t serial = 0;
+  std::uint32_t limit = 0;             ///< shadow pages allowed
+  std::uint32_t used = 0;              ///< shadow pages linked, invalid or waiting to be freed
+  IndexedPool<Page> pages;
+  CellPool cells;
+  PageHash<Page> hash;
+  Pages live;       ///< of the valid generation
+  Pages obsolete;   ///< only a generation change appends here
+  Pages invalid;    ///< unlinked roots that a vCPU still uses
+  Pages dropped;    ///< zapped, unflushed, unfreed: the debt that outlived its guard
+  R reclaim;
+  typename C::Stats stats;
+  VcpuList<C> vcpus;
+  std::uint32_t vcpu_count = 0;
+  void* spare = nullptr;               ///< metadata frames between two uses, chained through their first word
+  std::uint32_t spares = 0;
+  std::uint32_t side_frames = 0;
+  std::uint32_t tables = 0;            ///< table frames that belong to shadow pages
+  std::uint64_t window_owner = 0;      ///< cell: vCPU id + 1 that has write windows open; others stay out of the guest
+  std::uint64_t* dummy_root = nullptr;  ///< one zero table: the root of a guest whose root is nowhere
+
+  [[nodiscard]] bool obsolete_page(const Page& p) const noexcept {
+    return p.generation != generation || p.life != PageLife::Linked;
+  }
+  [[nodiscard]] Page& page(PageIndex i) noexcept { return *pages.at(i); }
+  [[nodiscard]] Page* strong(WeakPage w) noexcept {
+    if (w.index == kNoPage) return nullptr;
+    Page& p = page(w.index);
+    return p.serial == w.serial && p.life != PageLife::Free && p.life != PageLife::Zapped ? &p : nullptr;
+  }
+  [[nodiscard]] Hpa table_address(const Page& p) noexcept { return host.to_phys(p.table); }
+  /// First gfn of the slot page that entry i of p maps. Requires: entry i is a leaf.
+  [[nodiscard]] Gfn leaf_gfn(const Page& p, unsigned i) const noexcept {
+    return p.role.direct() ? Gfn{p.gfn.value() + i * p.role.level().frames()} : Gfn{p.side[i]};
+  }
+  [[nodiscard]] Page& child(const Page& p, unsigned i) noexcept { return page(p.side[i]); }
+
+  void flush(FlushOwed f, VcpuId who = kAllVcpus) noexcept {
+    if (!f.needed()) return;
+    stats.add(&Counters::flushes);
+    host.flush(f.request(who));
+  }
+  /// A metadata frame, zeroed: one given back earlier, or the vCPU's.
+  [[nodiscard]] void* take_meta(Magazine& m) noexcept {
+    if (spare == nullptr) return m.take_meta();
+    void* p = spare;
+    spare = *static_cast<void**>(p);
+    spares -= 1;
+    clear_frame(p);
+    return p;
+  }
+  void give_meta(void* p) noexcept {
+    if (spares >= 64) {
+      host.free_frame(host.to_phys(p));
+      return;
+    }
+    *static_cast<void**>(p) = spare;
+    spare = p;
+    spares += 1;
+  }
+  /// Halves of one frame serve two pages with neighbouring indices.
+  void give_side(Page& p) noexcept {
+    if (!p.owns_side) return;
+    p.owns_side = false;
+    if (buddy_owns(p.index)) return;
+    side_frames -= 1;
+    give_meta(reinterpret_cast<void*>(reinterpret_cast<std::uintptr_t>(p.side) & ~static_cast<std::uintptr_t>(kPageMask)));
+  }
+  void take_side(Page& p, Magazine& m) noexcept {
+    std::uintptr_t frame = 0;
+    if (buddy_owns(p.index)) {
+      frame = reinterpret_cast<std::uintptr_t>(page(p.index ^ 1U).side) & ~static_cast<std::uintptr_t>(kPageMask);
+    } else {
+      frame = reinterpret_cast<std::uintptr_t>(take_meta(m));
+      side_frames += 1;
+    }
+    p.side = reinterpret_cast<std::uint32_t*>(frame + (p.index & 1U) * (kPageSize / 2));
+    p.owns_side = true;
+  }
+  /// Effects: returns table, side and metadata of a Quiet page. Only Disposal::release calls it.
+  void free_page(Page& p) noexcept {
+    host.free_frame(table_address(p));
+    tables -= 1;
+    give_side(p);
+    if (p.unsync_map != 0) cells.give(p.unsync_map);
+    const PageIndex i = p.index;
+    p.~Page();
+    // The pool's chain word must not look like a page to a stale WeakPage: life and serial lie behind it and stay.
+    Page* dead = ::new (static_cast<void*>(pages.at(i))) Page;
+    dead->life = PageLife::Free;
+    pages.give(i);
+    used -= 1;
+    stats.set(&Counters::pages_used, used);
+  }
+
+ private:
+  /// The buddy's storage may be on the free chain or outside the pool; a linked page knows itself by index.
+  [[nodiscard]] bool buddy_owns(PageIndex i) noexcept {
+    const PageIndex b = i ^ 1U;
+    if (b == kNoPage) return false;
+    const Page& p = page(b);
+    return p.index == b && p.owns_side;
+  }
+};
+
+}  // namespace shadowmmu::core

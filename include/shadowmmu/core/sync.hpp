@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: BSL-1.0
+#pragma once
+#include <cstdint>
+
+#include "shadowmmu/core/reader.hpp"
+#include "shadowmmu/core/unsync.hpp"
+#include "shadowmmu/core/zap.hpp"
+#include "shadowmmu/guest/format.hpp"
+
+/// Bringing shadow entries back to what the guest's table says now.
+namespace shadowmmu::core {
+
+/// The guest paging settings under which a page was made, rebuilt from its role: enough to judge its level-1 entries.
+template <class S>
+[[nodiscard]] guest::Paging paging_of(S& s, Role r) noexcept
+  requires(S::Arch::kGuests.indirect())
+{
+  Controls c;
+  c.cr0 = cr0::kPg | cr0::kPe | (r.wp() ? cr0::kWp : 0);
+  c.cr4 = (r.pse() ? cr4::kPse : 0) | (r.mode() == GuestMode::Bits32 ? 0 : cr4::kPae);
+  c.efer = (r.nxe() ? efer::kNxe : 0) | (r.mode() == GuestMode::Long4 ? efer::kLma | efer::kLme : 0);
+  return guest::Paging(c, s.caps.guest_address_bits, s.caps.guest_1g);
+}
+
+/// Effects: entry i of leaf page p is dropped, narrowed or kept, to agree with gpte. Entries that agree are not
+/// touched. Never adds rights to write (a fault does, with its checks). Flush: owed where something was taken away.
+template <class S>
+FlushOwed sync_entry(S& s, Structure<S> h, const guest::Paging& paging, typename S::Page& p, unsigned i,
+                     std::uint64_t gpte) noexcept {
+  const std::uint64_t e = entry<S>(p, i);
+  if (!S::Arch::present(e)) return FlushOwed::none();
+  // An accessed bit that the guest cleared must be set again by a walk: the entry goes.
+  constexpr std::uint64_t kUsed = guest::kEntryPresent | guest::kEntryAccessed;
+  const Gfn gfn = p.role.gpte_bytes() == 4 ? guest::Bits32::frame(gpte) : guest::Long4::frame(gpte);
+  if ((gpte & kUsed) != kUsed || paging.reserved_set(gpte, 1) || gfn != s.leaf_gfn(p, i)) {
+    s.stats.add(&Counters::entries_resynced);
+    return drop_leaf(s, h, p, i);
+  }
+  Access want = p.role.access() & paging.grants(gpte);
+  if ((gpte & guest::kEntryDirty) == 0 || !S::Arch::writable(e)) want = want.without(Access::kWrite);
+  const Access have = S::Arch::rights(e);
+  if (want == have) return FlushOwed::none();
+  s.stats.add(&Counters::entries_resynced);
+  std::uint64_t old = e;
+  while (!S::Memory::template compare_exchange<Order::AcqRel>(p.table[i], old, S::Arch::with_rights(old, want))) {
+  }
+  return flush_for(s, p, i);
+}
+
+template <class S>
+[[nodiscard]] std::uint64_t gpte_of(const void* table, const typename S::Page& p, unsigned i) noexcept {
+  if (p.role.gpte_bytes() == 4)
+    return S::Memory::template load<Order::Relaxed>(
+        static_cast<const std::uint32_t*>(table)[p.role.quadrant() * kEntriesPerTable + i]);
+  return S::Memory::template load<Order::Relaxed>(static_cast<const std::uint64_t*>(table)[i]);
+}
+
+/// Effects: all entries of leaf page p agree with the guest's table; a page whose table is nowhere any more is zapped.
+/// Flush: by the guard. Complexity: O(live entries), a scan of 512 words.
+template <class S>
+void sync_entries(S& s, ExclusiveGuard<S>& g, typename S::Page& p) noexcept
+  requires(S::Arch::kGuests.indirect())
+{
+  const void* table = s.snapshot->find_any(p.gfn) == nullptr ? nullptr : s.host.guest_page(p.gfn);
+  if (table == nullptr) {
+    prepare_zap(s, g.held(), p, g.debt());
+    return;
+  }
+  s.stats.add(&Counters::pages_synced);
+  const guest::Paging paging = paging_of(s, p.role);
+  unsigned left = p.live;
+  for (unsigned i = 0; i < kEntriesPerTable && left != 0; ++i) {
+    if (entry<S>(p, i) == 0) continue;
+    left -= 1;
+    g.owe(sync_entry(s, g.held(), paging, p, i, gpte_of<S>(table, p, i)));
+  }
+}
+
+/// Effects: every unsync leaf table below the vCPU's root is write-protected, marked synced and brought up to date.
+/// In this order: protect all, flush, clear the marks, read the guest's entries; else a write could slip in between.
+/// Flush: by the guard, and one before the tables are read. Complexity: O(unsync tables * 512).
+template <class S>
+void sync_roots(S& s, ExclusiveGuard<S>& g, typename S::Vcpu& v) noexcept
+  requires(S::Arch::kGuests.indirect())
+{
+  FlushOwed before;
+  bool any = false;
+  for (const WeakPage& w : v.root.page) {
+    auto* root = s.strong(w);
+    if (root == nullptr) continue;
+    for_each_unsync(s, *root, false, [&](typename S::Page& p) {
+      any = true;
+      if (Slot* slot = s.snapshot->find_any(p.gfn)) before |= rmap_protect(s, Entries<S>(g.held()), *slot, p.gfn);
+    });
+  }
+  if (!any) return;
+  s.flush(before);
+  for (const WeakPage& w : v.root.page) {
+    auto* root = s.strong(w);
+    if (root == nullptr) continue;
+    for_each_unsync(s, *root, true, [&](typename S::Page& p) {
+      p.unsync = false;
+      sync_entries(s, g, p);
+    });
+  }
+}
+
+/// Effects: the entry for `a` below the given root is brought up to date where its page is unsync. Flush: the caller
+/// flushes the address on its own CPU; the guard does where something was taken away.
+template <class S>
+void sync_address(S& s, ExclusiveGuard<S>& g, typename S::Page& root, Gva a) noexcept
+  requires(S::Arch::kGuests.indirect())
+{
+  auto* p = &root;
+  for (;;) {
+    const unsigned i = p->role.level().index(a.value());
+    const std::uint64_t e = entry<S>(*p, i);
+    if (p->role.level() == Level{1}) {
+      if (!p->unsync || !S::Arch::present(e)) return;
+      const void* table = s.snapshot->find_any(p->gfn) == nullptr ? nullptr : s.host.guest_page(p->gfn);
+      if (table != nullptr) g.owe(sync_entry(s, g.held(), paging_of(s, p->role), *p, i, gpte_of<S>(table, *p, i)));
+      return;
+    }
+    if (!S::Arch::present(e) || is_leaf<S>(*p, e)) return;
+    p = &s.child(*p, i);
+  }
+}
+
+}  // namespace shadowmmu::core

@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: BSL-1.0
+#pragma once
+#include <cstdint>
+
+#include "shadowmmu/core/magazine.hpp"
+#include "shadowmmu/core/page.hpp"
+#include "shadowmmu/flush.hpp"
+#include "shadowmmu/guest/paging.hpp"
+#include "shadowmmu/intrusive.hpp"
+#include "shadowmmu/types.hpp"
+
+namespace shadowmmu::core {
+
+/// A shadow page by index and serial: a reference that does not keep it alive.
+struct WeakPage {
+  PageIndex index = kNoPage;
+  std::uint32_t serial = 0;
+};
+
+/// Root pages of one address space: one page, or four page directories under the PAE shape.
+struct RootSet {
+  WeakPage page[4];
+  std::uint64_t cr3 = 0;  ///< key: the guest's CR3 (with PCID), 0 for direct maps
+  Role role{};            ///< key: role of the root level
+  bool loaded = false;
+};
+
+/// A write window: one guest frame (or, for CR0.WP = 0, one address) that the vCPU may write for one instruction.
+struct WriteWindow {
+  Gfn gfn{};
+  Gva address{};
+  bool open = false;
+  bool supervisor_write = false;  ///< opened for EmulateReason::SupervisorWrite
+  bool tracked = false;           ///< the frame holds a guest table: compare and report at the end
+  std::uint64_t* before = nullptr;  ///< copy of the frame
+};
+
+/// Everything a vCPU owns. Touched by its thread; `reload` also by others.
+template <class Config>
+struct VcpuState {
+  static constexpr unsigned kWindows = 4;
+
+  ListMemberHook hook;
+  VcpuId id{};
+  std::uint64_t reload = 0;          ///< cell: non-zero asks enter() to drop the root and load a fresh one
+  std::uint64_t section = 0;         ///< cell: odd while a slot snapshot is being read
+  unsigned slot_hint = 0;
+  Magazine magazine;
+  Controls controls{};
+  guest::Paging paging{};
+  std::uint64_t cr3 = 0;
+  std::uint64_t pdpte[4] = {};
+  Role role{};                       ///< base role of pages made for this vCPU now
+  RootSet root{};
+  RootSet previous[Config::kPreviousRoots == 0 ? 1 : Config::kPreviousRoots] = {};
+  std::uint64_t* pdpt = nullptr;     ///< the hardware PDPT of the PAE shape, below 4 GiB
+  WriteWindow window[kWindows] = {};
+  bool sync_due = false;             ///< the root was loaded by a CR3 write that flushes: sync before entering
+  Gva last_emulated{};               ///< for self-mapped tables: where the last tracked write hit
+};
+
+template <class Config>
+using VcpuList = MemberList<VcpuState<Config>, &VcpuState<Config>::hook>;
+
+}  // namespace shadowmmu::core

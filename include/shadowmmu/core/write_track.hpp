@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: BSL-1.0
+#pragma once
+#include <cstdint>
+
+#include "shadowmmu/core/zap.hpp"
+
+/// Guest tables written by somebody whom the shadow does not see: the embedder tells, the entries concerned go.
+namespace shadowmmu::core {
+
+/// Effects: zaps the entries of p that the bytes [offset, offset + bytes) of its guest table feed. A 4-byte directory
+/// entry covers 4 MiB and so feeds two shadow entries. Flush: owed by the caller.
+template <class S>
+FlushOwed zap_written(S& s, Structure<S> h, typename S::Page& p, unsigned offset, unsigned bytes) noexcept {
+  FlushOwed owed;
+  const unsigned width = p.role.gpte_bytes();
+  for (unsigned j = offset / width; j <= (offset + bytes - 1) / width; ++j) {
+    if (width == 8) {
+      owed |= zap_entry(s, h, p, j);
+    } else if (p.role.level() == Level{1}) {
+      if (j / kEntriesPerTable == p.role.quadrant()) owed |= zap_entry(s, h, p, j % kEntriesPerTable);
+    } else if (j / 256 == p.role.quadrant()) {
+      owed |= zap_entry(s, h, p, j % 256 * 2);
+      owed |= zap_entry(s, h, p, j % 256 * 2 + 1);
+    }
+  }
+  return owed;
+}
+
+/// Returns: whether a write of this shape hints that the frame is no table any more: misaligned, or narrower than an
+/// entry (a lone aligned byte is how A and D are cleared).
+[[nodiscard]] constexpr bool odd_write(unsigned offset, unsigned bytes, unsigned width) noexcept {
+  if (bytes == 1) return false;
+  return bytes < 4 || offset % (bytes < width ? bytes : width) != 0;
+}
+
+/// Effects: guest memory [offset, offset + bytes) of gfn was written. Entries concerned are zapped; a page written
+/// oddly, or an upper table written kFloodWrites times since it was last walked, is zapped whole. Flush: by the guard.
+template <class S>
+void note_write(S& s, ExclusiveGuard<S>& g, Gfn gfn, unsigned offset, unsigned bytes) noexcept {
+  Slot* slot = s.snapshot->find_any(gfn);
+  if (slot == nullptr) return;
+  const TrackCount t = slot->track(gfn);
+  if (t.upper == 0 && t.leaf == 0) return;
+  s.stats.add(&Counters::tracked_writes);
+  bool zap_some = false;
+  for (auto& p : s.hash.bucket(gfn)) {
+    if (p.gfn != gfn || p.role.direct()) continue;
+    const bool upper = p.role.level() > Level{1};
+    if (upper && p.flood < S::Config::kFloodWrites) p.flood = static_cast<std::uint8_t>(p.flood + 1U);
+    if (odd_write(offset, bytes, p.role.gpte_bytes()) || (upper && p.flood >= S::Config::kFloodWrites)) {
+      p.flood = 255;
+      zap_some = true;
+    } else {
+      g.owe(zap_written(s, g.held(), p, offset, bytes));
+    }
+  }
+  while (zap_some) {
+    zap_some = false;
+    for (auto& p : s.hash.bucket(gfn)) {
+      if (p.gfn != gfn || p.role.direct() || p.flood != 255) continue;
+      s.stats.add(&Counters::pages_flooded);
+      prepare_zap(s, g.held(), p, g.debt());
+      zap_some = true;
+      break;
+    }
+  }
+}
+
+}  // namespace shadowmmu::core
