@@ -93,7 +93,7 @@ class Mmu {
     const std::uint32_t least = state_.vcpu_count * 4U + 3U + C::kLowPages;
     state_.limit = n < least ? least : n;
     state_.limit_chosen = true;
-    static_cast<void>(core::evict(state_, g, 1));
+    static_cast<void>(core::evict(state_, g, 0));
     return least;
   }
   /// Effects: frees up to n shadow pages, obsolete ones first. Returns: how many. Flush: done.

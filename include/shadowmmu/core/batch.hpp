@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "shadowmmu/core/page.hpp"
+#include "shadowmmu/flush.hpp"
 
 namespace shadowmmu::core {
 

@@ -124,7 +124,7 @@ template <class S>
   } else {
     const bool lma = v.paging.mode() == GuestMode::Long4;
     h.cr0 = v.controls.cr0 | cr0::kPg | cr0::kWp;
-    h.cr3 = (lma ? top : s.host.to_phys(v.pdpt)).value();
+    h.cr3 = (lma ? top : s.host.to_phys(v.pdpt + v.pdpt_slot * 4U)).value();
     h.cr4 = (v.controls.cr4 | cr4::kPae) & ~(cr4::kPcide | cr4::kLa57 | cr4::kPke | cr4::kPks);
     if (v.paging.mode() == GuestMode::NonPaging) h.cr4 &= ~(cr4::kSmep | cr4::kSmap);
     h.efer = (v.controls.efer & ~(efer::kLme | efer::kLma)) | efer::kNxe | (lma ? efer::kLme | efer::kLma : 0);

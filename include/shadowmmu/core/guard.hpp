@@ -60,7 +60,5 @@ template <class S>
 using Entries = Held<typename S::Lock, Cap::Entries>;
 template <class S>
 using RmapHeld = Held<typename S::Lock, Cap::Rmap>;
-template <class S>
-using ZappedBatch = Batch<S, Stage::Zapped>;
 
 }  // namespace shadowmmu::core

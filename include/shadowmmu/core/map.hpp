@@ -2,6 +2,7 @@
 #pragma once
 #include <cstdint>
 
+#include "shadowmmu/concepts/arch.hpp"
 #include "shadowmmu/core/pages.hpp"
 #include "shadowmmu/core/reader.hpp"
 

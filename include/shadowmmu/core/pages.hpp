@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <new>
 
+#include "shadowmmu/concepts/reclaim.hpp"
 #include "shadowmmu/core/spte.hpp"
 #include "shadowmmu/core/unsync.hpp"
 #include "shadowmmu/core/zap.hpp"

@@ -42,17 +42,18 @@ template <class S>
   return s.used >= s.limit ? 0U : s.limit - s.used;
 }
 
-/// Effects: zaps pages until `want` are available: obsolete ones, then the policy's victims; settles, so that they are
+/// Effects: zaps pages until `want` are available under the limit: obsolete ones, then the policy's victims; settles, so that they are
 /// free. Returns: how many were zapped. Flush: one for all, by the guard.
 template <class S>
 std::uint32_t evict(S& s, ExclusiveGuard<S>& g, std::uint32_t want) noexcept {
   std::uint32_t zapped = 0;
-  while (available_pages(s) + zapped < want && !s.obsolete.empty()) zapped += zap_obsolete(s, g, 1);
+  const auto enough = [&]() noexcept { return s.used - zapped + want <= s.limit; };
+  while (!enough() && !s.obsolete.empty()) zapped += zap_obsolete(s, g, 1);
   const EvictionView<S> view(s);
-  while (available_pages(s) + zapped < want) {
+  while (!enough()) {
     auto* victim = s.reclaim.victim(view);
     if (victim == nullptr) break;
-    prepare_zap(s, g.held(), static_cast<typename S::Page&>(*victim), g.debt());
+    prepare_zap(s, g, static_cast<typename S::Page&>(*victim));
     s.stats.add(&Counters::pages_recycled);
     zapped += 1;
   }

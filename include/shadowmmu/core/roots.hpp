@@ -2,6 +2,7 @@
 #pragma once
 #include <cstdint>
 
+#include "shadowmmu/concepts/reclaim.hpp"
 #include "shadowmmu/core/pages.hpp"
 #include "shadowmmu/core/reclaim.hpp"
 #include "shadowmmu/core/sync.hpp"
@@ -44,7 +45,7 @@ void unload_root(S& s, ExclusiveGuard<S>& g, typename S::Vcpu& v) noexcept {
   bool whole = !root_stale(s, v);
   for (const WeakPage& w : v.root.page) {
     if (w.index == kNoPage) continue;
-    if (auto* p = s.strong(w)) release_root(s, g.held(), *p, g.debt());
+    if (auto* p = s.strong(w)) release_root(s, g, *p);
   }
   whole = whole && v.root.page[0].index != kNoPage && v.root.role.mode() != GuestMode::Pae;
   if constexpr (S::Config::kPreviousRoots != 0) {
@@ -153,13 +154,15 @@ template <class S>
   return true;
 }
 
-/// Effects: the hardware PDPT names the four page directories; a missing one is not present.
+/// Effects: the next hardware PDPT of the frame names the four page directories; a missing one is not present. The
+/// CPU reads PDPTEs only when CR3 is loaded: a new address makes the embedder load it.
 template <class S>
 void fill_pdpt(S& s, typename S::Vcpu& v) noexcept {
   if constexpr (requires { S::Arch::make_pdpte(Hpa{}); }) {
+    v.pdpt_slot = (v.pdpt_slot + 1U) % (kEntriesPerTable / 4U);
     for (unsigned i = 0; i < 4; ++i) {
       const auto* p = s.strong(v.root.page[i]);
-      S::Memory::plain(v.pdpt[i], p == nullptr ? 0 : S::Arch::make_pdpte(s.table_address(*p)));
+      S::Memory::plain(v.pdpt[v.pdpt_slot * 4U + i], p == nullptr ? 0 : S::Arch::make_pdpte(s.table_address(*p)));
     }
   }
 }

@@ -63,7 +63,7 @@ void sync_entries(S& s, ExclusiveGuard<S>& g, typename S::Page& p) noexcept
 {
   const void* table = s.snapshot->find_any(p.gfn) == nullptr ? nullptr : s.host.guest_page(p.gfn);
   if (table == nullptr) {
-    prepare_zap(s, g.held(), p, g.debt());
+    prepare_zap(s, g, p);
     return;
   }
   s.stats.add(&Counters::pages_synced);

@@ -62,7 +62,7 @@ FlushOwed zap_unsync_of(S& s, ExclusiveGuard<S>& g, Gfn gfn) noexcept {
     again = false;
     for (auto& p : s.hash.bucket(gfn)) {
       if (p.gfn != gfn || p.role.direct() || !p.unsync) continue;
-      prepare_zap(s, g.held(), p, g.debt());
+      prepare_zap(s, g, p);
       again = true;
       break;
     }

@@ -53,7 +53,8 @@ struct VcpuState {
   Role role{};                       ///< base role of pages made for this vCPU now
   RootSet root{};
   RootSet previous[Config::kPreviousRoots == 0 ? 1 : Config::kPreviousRoots] = {};
-  std::uint64_t* pdpt = nullptr;     ///< the hardware PDPT of the PAE shape, below 4 GiB
+  std::uint64_t* pdpt = nullptr;     ///< frame of 128 hardware PDPTs of the PAE shape, below 4 GiB
+  unsigned pdpt_slot = 0;            ///< the one in use; each root load takes the next, so that CR3 differs
   WriteWindow window[kWindows] = {};
   bool sync_due = false;             ///< the root was loaded by a CR3 write that flushes: sync before entering
   Gva last_emulated{};               ///< for self-mapped tables: where the last tracked write hit

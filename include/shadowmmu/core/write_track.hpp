@@ -59,7 +59,7 @@ void note_write(S& s, ExclusiveGuard<S>& g, Gfn gfn, unsigned offset, unsigned b
     for (auto& p : s.hash.bucket(gfn)) {
       if (p.gfn != gfn || p.role.direct() || p.flood != 255) continue;
       s.stats.add(&Counters::pages_flooded);
-      prepare_zap(s, g.held(), p, g.debt());
+      prepare_zap(s, g, p);
       zap_some = true;
       break;
     }

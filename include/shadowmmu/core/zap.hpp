@@ -2,6 +2,7 @@
 #pragma once
 #include <cstdint>
 
+#include "shadowmmu/concepts/reclaim.hpp"
 #include "shadowmmu/core/spte.hpp"
 
 /// The one way to delete a shadow page: prepare here, commit in Disposal. Slot removal, reclaim, zap-all, flooding and
@@ -51,17 +52,17 @@ void request_reload(S& s, Structure<S>) noexcept {
 
 /// Effects: unlinks p from hash, rmaps, parents, children, counts and lists, and puts it into the batch; a root that a
 /// vCPU uses is marked invalid instead and follows when the last reference drops. Requires: p.life == Linked.
-/// Flush: by the batch. Complexity: O(entries of p + parents + rmap lengths / 14).
+/// Flush: structures, by the guard. Complexity: O(entries of p + parents + rmap lengths / 14).
 template <class S>
-void prepare_zap(S& s, Structure<S> h, typename S::Page& p, ZappedBatch<S>& batch) noexcept {
-  h.verify(s.lock);
-  // The whole page goes out by the batch's flush of structures, so the entries' own flushes are covered by it.
-  FlushOwed covered;
-  for (unsigned i = 0; i < kEntriesPerTable && p.live != 0; ++i) covered |= zap_entry(s, h, p, i);
+void prepare_zap(S& s, ExclusiveGuard<S>& g, typename S::Page& p) noexcept {
+  const Structure<S> h = g.held();
+  FlushOwed owed = FlushOwed::all();
+  for (unsigned i = 0; i < kEntriesPerTable && p.live != 0; ++i) owed |= zap_entry(s, h, p, i);
   while (p.parents != 0) {
     const EntryHandle e = HandleList::any(s.cells, p.parents);
-    covered |= unlink_child(s, h, s.page(e.page()), e.entry());
+    owed |= unlink_child(s, h, s.page(e.page()), e.entry());
   }
+  g.owe(owed);
   s.hash.erase(p);
   if (!p.role.direct()) unaccount_shadowed(s, p);
   s.reclaim.on_remove(p);
@@ -76,18 +77,17 @@ void prepare_zap(S& s, Structure<S> h, typename S::Page& p, ZappedBatch<S>& batc
     return;
   }
   p.life = PageLife::Zapped;
-  batch.push(p);
+  g.debt().push(p);
 }
 
 /// Effects: one vCPU uses p as a root no more. An invalid page is freed with its last reference, once.
 template <class S>
-void release_root(S& s, Structure<S> h, typename S::Page& p, ZappedBatch<S>& batch) noexcept {
-  h.verify(s.lock);
+void release_root(S& s, ExclusiveGuard<S>& g, typename S::Page& p) noexcept {
   p.roots -= 1;
   if (p.roots != 0 || p.life != PageLife::Invalid) return;
   s.invalid.erase(s.invalid.iterator_to(p));
   p.life = PageLife::Zapped;
-  batch.push(p);
+  g.debt().push(p);
 }
 
 /// Effects: a new generation: every linked page becomes obsolete in O(1) and every vCPU reloads its root. The pages go
@@ -105,7 +105,7 @@ template <class S>
 unsigned zap_obsolete(S& s, ExclusiveGuard<S>& g, unsigned budget) noexcept {
   unsigned n = 0;
   while (n < budget && !s.obsolete.empty()) {
-    prepare_zap(s, g.held(), s.obsolete.front(), g.debt());
+    prepare_zap(s, g, s.obsolete.front());
     n += 1;
   }
   return n;

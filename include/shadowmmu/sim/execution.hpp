@@ -1,0 +1,341 @@
+// SPDX-License-Identifier: BSL-1.0
+#pragma once
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <exception>
+#include <functional>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "shadowmmu/sim/fiber.hpp"
+#include "shadowmmu/sim/schedule.hpp"
+#include "shadowmmu/sim/store_buffer.hpp"
+
+namespace shadowmmu::sim {
+
+/// How a run ended.
+enum class RunEnd : std::uint8_t {
+  Ok,
+  Check,     ///< the scenario's check, a require() or an exception
+  Deadlock,  ///< every unfinished agent pauses and no store is left that could wake one
+  Livelock,  ///< more steps than allowed
+};
+
+/// One run of a few agents (CPUs) on fibers, under the choices of a Schedule. Where the choices lie:
+/// - before each shared access that others can notice: go on, or be preempted by another agent;
+/// - before an access to a location that another agent's buffer holds a store to: let that store, and all older ones
+///   of its buffer, reach memory first. A store that nobody is about to look at has no reason to move;
+/// - where an agent ends or pauses: who goes on; that is no preemption.
+class Execution {
+ public:
+  static constexpr std::size_t kMaxAgents = 8;
+
+  struct Limits {
+    unsigned preemptions = 2;
+    bool tso = true;
+    std::uint64_t max_steps = 20'000;
+    std::size_t stack_bytes = std::size_t{256} << 10U;
+  };
+  struct Outcome {
+    RunEnd end = RunEnd::Ok;
+    std::uint64_t steps = 0;
+    std::string message;
+  };
+
+  Execution() = default;
+  Execution(const Execution&) = delete;
+  Execution& operator=(const Execution&) = delete;
+
+  /// Returns: the execution whose agent the caller is, or null outside of agents.
+  [[nodiscard]] static Execution* current() noexcept { return running(); }
+
+  /// Effects: runs the bodies to their end or to a failure, and lets every buffered store reach memory.
+  /// Requires: 1 <= bodies.size() <= kMaxAgents; no execution runs on this thread.
+  Outcome run(const std::vector<std::function<void()>>& bodies, Schedule& schedule, const Limits& limits) {
+    schedule_ = &schedule;
+    limits_ = limits;
+    outcome_ = {};
+    preemptions_ = 0;
+    while (agents_.size() < bodies.size()) agents_.push_back(std::make_unique<Agent>());
+    agents_.resize(bodies.size());
+    for (std::size_t i = 0; i < bodies.size(); ++i) {
+      agents_[i]->reset(bodies[i]);
+      agents_[i]->fiber.prepare(&Execution::body_of_fiber, limits_.stack_bytes);
+    }
+    me_ = schedule.choose(count());
+    running() = this;
+    Fiber::switch_to(root_, me().fiber);
+    running() = nullptr;
+    if (outcome_.end == RunEnd::Ok) {
+      drain_rest();
+    } else {
+      agents_.clear();  // their stacks hold frames that will never return
+    }
+    return std::move(outcome_);
+  }
+
+  /// Effects: a point of choice before an access to `where`; `drains` where the access empties the own buffer.
+  void point(Footprint where, bool drains) {
+    step();
+    bool may_switch = !std::exchange(me().fresh, false);
+    for (;;) {
+      Options o;
+      o.add(Move::Continue, me_);
+      add_drains(o, where, drains ? me_ : kNobody);
+      if (may_switch && preemptions_ < limits_.preemptions) {
+        add_switches(o);
+        for (unsigned i = 0; i < count(); ++i) {
+          if (agents_[i]->blocked() && wakers(i).count != 0) o.add(Move::Wake, i);
+        }
+      }
+      const Option taken = o.at(schedule_->choose(o.count));
+      if (taken.move == Move::Continue) return;
+      if (taken.move == Move::Drain) {
+        drain(taken.agent, taken.entries);
+      } else {
+        if (taken.move == Move::Wake) {
+          const Options w = wakers(taken.agent);
+          drain(w.at(schedule_->choose(w.count)).agent, 1);
+        }
+        ++preemptions_;
+        go(taken.agent);
+      }
+      // Whoever was just chosen acts first: anything else would only be another way to the same run.
+      may_switch = false;
+    }
+  }
+
+  /// Effects: blocks until memory changed by another hand since the last pause (or begin) of this agent.
+  void pause() {
+    step();
+    if (!std::exchange(me().news, false)) {
+      me().paused = true;
+      hand_over();
+    }
+  }
+
+  /// Effects: fails this run if the condition does not hold.
+  void require(bool holds, const char* what) {
+    if (!holds) fail(RunEnd::Check, what);
+  }
+
+  /// The memory of x86-TSO, or sequential consistency, without points of choice.
+  template <class T>
+  [[nodiscard]] T read(const T& cell) {
+    step();
+    return me().buffer.read(cell);
+  }
+  template <class T>
+  void write(T& cell, T v) {
+    step();
+    if (!limits_.tso) {
+      write_through(cell, v);
+      return;
+    }
+    me().fresh = false;
+    me().buffer.push(cell, v);
+  }
+  /// Requires: the own buffer is empty.
+  template <class T>
+  void write_through(T& cell, T v) {
+    const bool changed = cell != v;
+    cell = v;
+    if (changed) tell_others(me_);
+  }
+  void drain_own() { drain(me_, me().buffer.size()); }
+  [[nodiscard]] bool tso() const noexcept { return limits_.tso; }
+
+ private:
+  static constexpr unsigned kNobody = ~0U;
+
+  struct Agent {
+    Fiber fiber;
+    std::function<void()> body;
+    StoreBuffer buffer;
+    bool fresh = true;  ///< has not acted since it was chosen at its begin
+    bool done = false;
+    bool paused = false;
+    bool news = false;  ///< memory changed by another hand since the last pause
+
+    void reset(const std::function<void()>& f) {
+      body = f;
+      buffer.clear();
+      fresh = true;
+      done = paused = news = false;
+    }
+    [[nodiscard]] bool blocked() const noexcept { return !done && paused && !news; }
+    [[nodiscard]] bool runnable() const noexcept { return !done && !blocked(); }
+  };
+
+  enum class Move : std::uint8_t { Continue, Switch, Drain, Wake };
+  struct Option {
+    Move move;
+    unsigned agent;
+    std::size_t entries;
+  };
+  struct Options {
+    std::array<Option, 1 + 3 * kMaxAgents> list;
+    unsigned count = 0;
+    void add(Move m, unsigned agent, std::size_t entries = 0) { list[count++] = {m, agent, entries}; }
+    [[nodiscard]] Option at(unsigned i) const { return list[i]; }
+  };
+
+  // A function, so that no compiler reads the variable before a switch and uses it after.
+  [[gnu::noinline]] static Execution*& running() noexcept {
+    static thread_local Execution* execution = nullptr;
+    return execution;
+  }
+
+  [[nodiscard]] unsigned count() const noexcept { return static_cast<unsigned>(agents_.size()); }
+  [[nodiscard]] Agent& me() noexcept { return *agents_[me_]; }
+
+  void step() {
+    if (++outcome_.steps > limits_.max_steps) fail(RunEnd::Livelock, "more steps than allowed: a livelock?");
+  }
+
+  [[noreturn]] void fail(RunEnd end, std::string message) {
+    outcome_.end = end;
+    outcome_.message = std::move(message);
+    leave();
+  }
+  [[noreturn]] void leave() {
+    Fiber::switch_to(me().fiber, root_, true);
+    std::abort();  // nobody continues an agent that left
+  }
+
+  static void body_of_fiber() {
+    Execution& e = *running();
+    Fiber::entered(e.root_);
+    try {
+      e.me().body();
+    } catch (const std::exception& x) {
+      e.fail(RunEnd::Check, x.what());
+    } catch (...) {
+      e.fail(RunEnd::Check, "an agent threw");
+    }
+    e.me().done = true;
+    e.hand_over();
+    e.leave();
+  }
+
+  void go(unsigned next) {
+    Agent& from = me();
+    me_ = next;
+    if (&from != &me()) Fiber::switch_to(from.fiber, me().fiber);
+    // Here again, as whoever this is: what happened meanwhile is visible to the loads that follow.
+    if (std::exchange(me().paused, false)) me().news = false;
+  }
+
+  // The running agent ended or waits: someone else must go on, or a store must arrive that wakes someone.
+  void hand_over() {
+    for (;;) {
+      Options o;
+      for (unsigned i = 0; i < count(); ++i) {
+        if (agents_[i]->runnable()) o.add(Move::Switch, i);
+      }
+      for (unsigned k = 0; k < count(); ++k) {
+        if (!agents_[k]->buffer.empty() && wakes_someone(k)) o.add(Move::Drain, k, 1);
+      }
+      if (o.count == 0) {
+        const bool all_done = std::all_of(agents_.begin(), agents_.end(), [](auto& a) { return a->done; });
+        if (!all_done) fail(RunEnd::Deadlock, "every unfinished agent waits");
+        return;
+      }
+      const Option taken = o.at(schedule_->choose(o.count));
+      if (taken.move == Move::Switch) {
+        go(taken.agent);
+        return;
+      }
+      drain(taken.agent, taken.entries);
+    }
+  }
+
+  void add_switches(Options& o) const {
+    for (unsigned i = 0; i < count(); ++i) {
+      if (i != me_ && agents_[i]->runnable()) o.add(Move::Switch, i);
+    }
+  }
+  [[nodiscard]] bool wakes_someone(unsigned writer) const {
+    for (unsigned i = 0; i < count(); ++i) {
+      if (i != writer && agents_[i]->blocked()) return true;
+    }
+    return false;
+  }
+  [[nodiscard]] Options wakers(unsigned sleeper) const {
+    Options o;
+    for (unsigned k = 0; k < count(); ++k) {
+      if (k != sleeper && !agents_[k]->buffer.empty()) o.add(Move::Drain, k);
+    }
+    return o;
+  }
+
+  // Which buffers must have the choice to drain before an access to `where` that also drains `drainer`'s buffer:
+  // those that hold a store to it, or to what drains with such a store (the order of two stores to one cell counts).
+  void add_drains(Options& o, Footprint where, unsigned drainer) const {
+    std::array<std::size_t, kMaxAgents> depth{};  // entries of each buffer that may drain
+    std::array<std::size_t, kMaxAgents> first;    // the oldest that matters
+    first.fill(~std::size_t{0});
+    for (unsigned i = 0; i < count(); ++i) {
+      if (drainer == i || me_ == kNobody) depth[i] = agents_[i]->buffer.size();
+    }
+    for (bool again = true; std::exchange(again, false);) {
+      for (unsigned i = 0; i < count(); ++i) {
+        const StoreBuffer& b = agents_[i]->buffer;
+        for (std::size_t n = 0; n < b.size(); ++n) {
+          if (n >= first[i] && n < depth[i]) continue;
+          // Own stores to `where` are seen anyway; they matter once another store to it may come before or after.
+          if ((i == me_ || !b[n].where.overlaps(where)) && !meets(b[n].where, i, depth)) continue;
+          again |= n < first[i] || n >= depth[i];
+          first[i] = std::min(first[i], n);
+          depth[i] = std::max(depth[i], n + 1);
+        }
+      }
+    }
+    for (unsigned i = 0; i < count(); ++i) {
+      if (first[i] != ~std::size_t{0}) o.add(Move::Drain, i, first[i] + 1);
+    }
+  }
+  [[nodiscard]] bool meets(Footprint f, unsigned owner, const std::array<std::size_t, kMaxAgents>& depth) const {
+    for (unsigned k = 0; k < count(); ++k) {
+      for (std::size_t n = 0; k != owner && n < depth[k]; ++n) {
+        if (agents_[k]->buffer[n].where.overlaps(f)) return true;
+      }
+    }
+    return false;
+  }
+
+  void drain(unsigned owner, std::size_t entries) {
+    for (; entries != 0; --entries) {
+      if (agents_[owner]->buffer.drain_one()) tell_others(owner);
+    }
+  }
+  void drain_rest() {
+    me_ = kNobody;
+    for (;;) {
+      Options o;
+      add_drains(o, {}, kNobody);
+      if (o.count == 0) break;
+      const Option taken = o.at(schedule_->choose(o.count));
+      drain(taken.agent, taken.entries);
+    }
+    for (unsigned i = 0; i < count(); ++i) drain(i, agents_[i]->buffer.size());
+  }
+  void tell_others(unsigned writer) noexcept {
+    for (unsigned i = 0; i < count(); ++i) agents_[i]->news |= i != writer;
+  }
+
+  Schedule* schedule_ = nullptr;
+  Limits limits_;
+  Outcome outcome_;
+  std::vector<std::unique_ptr<Agent>> agents_;
+  Fiber root_;
+  unsigned me_ = 0;
+  unsigned preemptions_ = 0;
+};
+
+}  // namespace shadowmmu::sim

@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: BSL-1.0
+#pragma once
+#include <type_traits>
+
+#include "shadowmmu/concepts/memory.hpp"
+#include "shadowmmu/memory/order.hpp"
+#include "shadowmmu/sim/execution.hpp"
+
+namespace shadowmmu::sim {
+
+/// Memory access under the interleaving explorer, as x86 orders it: loads and stores of any order but SeqCst compile to
+/// plain moves there, so Release and Acquire add nothing to x86-TSO. Outside of an explored agent: plain memory.
+struct ExploredMemory {
+  static constexpr bool kManyAgents = true;
+
+  template <memory::Order, class T>
+  [[nodiscard]] static T load(const T& cell) noexcept {
+    Execution* e = Execution::current();
+    if (e == nullptr) return cell;
+    e->point(footprint_of(cell), false);
+    return e->read(cell);
+  }
+  template <memory::Order O, class T>
+  static void store(T& cell, std::type_identity_t<T> v) noexcept {
+    Execution* e = Execution::current();
+    if (e == nullptr) {
+      cell = v;
+    } else if (O == memory::Order::SeqCst) {
+      // gcc and clang emit xchg.
+      exchange<O>(cell, v);
+    } else {
+      // Into the buffer nobody looks: the choices come where the store leaves it.
+      if (!e->tso()) e->point(footprint_of(cell), false);
+      e->write(cell, v);
+    }
+  }
+  template <memory::Order, class T>
+  static T exchange(T& cell, std::type_identity_t<T> v) noexcept {
+    return locked(cell, [v](T) { return v; });
+  }
+  template <memory::Order, class T>
+  [[nodiscard]] static bool compare_exchange(T& cell, T& expected, std::type_identity_t<T> desired) noexcept {
+    const T wanted = expected;
+    expected = locked(cell, [&](T old) { return old == wanted ? desired : old; });
+    return expected == wanted;
+  }
+  template <memory::Order, class T>
+  static T fetch_add(T& cell, std::type_identity_t<T> v) noexcept {
+    return locked(cell, [v](T old) { return static_cast<T>(old + v); });
+  }
+  template <memory::Order O>
+  static void fence() noexcept {
+    // Only a full fence is an instruction on x86.
+    Execution* e = Execution::current();
+    if (e == nullptr || O != memory::Order::SeqCst || !e->tso()) return;
+    e->point({}, true);
+    e->drain_own();
+  }
+  static void pause() noexcept {
+    if (Execution* e = Execution::current()) e->pause();
+  }
+  template <class T>
+  [[nodiscard]] static T plain(const T& cell) noexcept {
+    Execution* e = Execution::current();
+    return e == nullptr ? cell : e->read(cell);
+  }
+  /// The store buffer takes it too: it must not overtake the release that follows it, nor be seen before it.
+  template <class T>
+  static void plain(T& cell, std::type_identity_t<T> v) noexcept {
+    if (Execution* e = Execution::current()) {
+      e->write(cell, v);
+    } else {
+      cell = v;
+    }
+  }
+
+ private:
+  template <class T, class F>
+  static T locked(T& cell, F update) noexcept {
+    Execution* e = Execution::current();
+    if (e != nullptr) {
+      e->point(footprint_of(cell), true);
+      e->drain_own();
+    }
+    const T old = cell;
+    const T v = update(old);
+    if (e != nullptr) {
+      e->write_through(cell, v);
+    } else {
+      cell = v;
+    }
+    return old;
+  }
+};
+static_assert(MemoryAccess<ExploredMemory>);
+
+/// Effects: inside an explored agent, fails the run at once if the condition does not hold; elsewhere nothing.
+inline void require(bool holds, const char* what = "require() does not hold") {
+  if (Execution* e = Execution::current()) e->require(holds, what);
+}
+
+}  // namespace shadowmmu::sim

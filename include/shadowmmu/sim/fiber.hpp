@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: BSL-1.0
+#pragma once
+#include <ucontext.h>
+
+#include <cstddef>
+#include <memory>
+
+#if defined(__SANITIZE_ADDRESS__)
+#define SHADOWMMU_FIBER_ASAN 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define SHADOWMMU_FIBER_ASAN 1
+#endif
+#endif
+#ifdef SHADOWMMU_FIBER_ASAN
+#include <sanitizer/common_interface_defs.h>
+#endif
+
+namespace shadowmmu::sim {
+
+/// A stack and a place to continue. One that owns no stack stands for the thread that began.
+class Fiber {
+ public:
+  Fiber() noexcept = default;
+  Fiber(const Fiber&) = delete;
+  Fiber& operator=(const Fiber&) = delete;
+
+  /// Effects: the next switch to this fiber calls entry on its own stack, kept from run to run. entry never returns.
+  void prepare(void (*entry)(), std::size_t stack_bytes) {
+    if (size_ < stack_bytes) {
+      stack_ = std::make_unique_for_overwrite<std::byte[]>(stack_bytes);
+      size_ = stack_bytes;
+    }
+    getcontext(&context_);
+    context_.uc_stack.ss_sp = stack_.get();
+    context_.uc_stack.ss_size = size_;
+    context_.uc_link = nullptr;
+    makecontext(&context_, entry, 0);
+  }
+
+  /// Effects: suspends `from`, which must be running, and continues `to`. Returns once something switches back;
+  /// nothing may where `for_good`.
+  static void switch_to(Fiber& from, Fiber& to, [[maybe_unused]] bool for_good = false) noexcept {
+#ifdef SHADOWMMU_FIBER_ASAN
+    void* fake = nullptr;
+    __sanitizer_start_switch_fiber(for_good ? nullptr : &fake, to.bottom(), to.size());
+#endif
+    swapcontext(&from.context_, &to.context_);
+#ifdef SHADOWMMU_FIBER_ASAN
+    __sanitizer_finish_switch_fiber(fake, nullptr, nullptr);
+#endif
+  }
+
+  /// Effects: first words of an entry function; `from` is the fiber that switched here.
+  static void entered([[maybe_unused]] Fiber& root) noexcept {
+#ifdef SHADOWMMU_FIBER_ASAN
+    const void* bottom = nullptr;
+    std::size_t size = 0;
+    __sanitizer_finish_switch_fiber(nullptr, &bottom, &size);
+    if (root.asan_bottom_ == nullptr) {
+      // The first fiber of a run is entered from the thread's own stack: the one moment that tells its bounds.
+      root.asan_bottom_ = bottom;
+      root.size_ = size;
+    }
+#endif
+  }
+
+ private:
+  [[nodiscard]] const void* bottom() const noexcept { return stack_ ? stack_.get() : asan_bottom_; }
+  [[nodiscard]] std::size_t size() const noexcept { return size_; }
+
+  ucontext_t context_{};
+  std::unique_ptr<std::byte[]> stack_;
+  const void* asan_bottom_ = nullptr;
+  std::size_t size_ = 0;
+};
+
+}  // namespace shadowmmu::sim

@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: BSL-1.0
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <deque>
+#include <type_traits>
+
+namespace shadowmmu::sim {
+
+/// A run of bytes in memory.
+struct Footprint {
+  std::uintptr_t begin = 0;
+  std::size_t bytes = 0;
+  [[nodiscard]] bool overlaps(Footprint o) const noexcept {
+    return begin < o.begin + o.bytes && o.begin < begin + bytes;
+  }
+};
+
+template <class T>
+[[nodiscard]] Footprint footprint_of(const T& cell) noexcept {
+  static_assert(std::is_trivially_copyable_v<T> && sizeof(T) <= 8);
+  return {reinterpret_cast<std::uintptr_t>(&cell), sizeof(T)};
+}
+
+/// The store buffer of one CPU under x86-TSO: first in, first out; its own loads see it, nobody else's do.
+/// Source: Sewell et al., "x86-TSO", CACM 2010.
+class StoreBuffer {
+ public:
+  struct Entry {
+    Footprint where;
+    std::uint64_t bits;
+  };
+
+  template <class T>
+  void push(T& cell, T v) {
+    std::uint64_t bits = 0;
+    std::memcpy(&bits, &v, sizeof v);
+    entries_.push_back({footprint_of(cell), bits});
+  }
+
+  /// Returns: the cell as its CPU sees it; stores of other widths are laid over byte by byte.
+  template <class T>
+  [[nodiscard]] T read(const T& cell) const noexcept {
+    T v = cell;
+    const Footprint want = footprint_of(cell);
+    auto* out = reinterpret_cast<unsigned char*>(&v);
+    for (const Entry& e : entries_) {
+      if (!e.where.overlaps(want)) continue;
+      const auto* in = reinterpret_cast<const unsigned char*>(&e.bits);
+      for (std::size_t i = 0; i < e.where.bytes; ++i) {
+        const std::uintptr_t at = e.where.begin + i;
+        if (at >= want.begin && at < want.begin + want.bytes) out[at - want.begin] = in[i];
+      }
+    }
+    return v;
+  }
+
+  /// Effects: the oldest store reaches memory. Returns: whether that changed memory. Requires: !empty().
+  bool drain_one() noexcept {
+    const Entry e = entries_.front();
+    entries_.pop_front();
+    auto* target = reinterpret_cast<void*>(e.where.begin);
+    const bool changed = std::memcmp(target, &e.bits, e.where.bytes) != 0;
+    std::memcpy(target, &e.bits, e.where.bytes);
+    return changed;
+  }
+
+  [[nodiscard]] bool empty() const noexcept { return entries_.empty(); }
+  [[nodiscard]] std::size_t size() const noexcept { return entries_.size(); }
+  [[nodiscard]] const Entry& operator[](std::size_t i) const noexcept { return entries_[i]; }
+  void clear() noexcept { entries_.clear(); }
+
+ private:
+  std::deque<Entry> entries_;
+};
+
+}  // namespace shadowmmu::sim

@@ -1,0 +1,93 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: BSL-1.0
+"""Freestanding gates: headers compile bare, drag in nothing hosted, need nothing from a C library, lock nothing."""
+import argparse
+import concurrent.futures
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+WARNINGS = ["-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Werror"]
+BARE = ["-std=c++20", "-ffreestanding", "-fno-exceptions", "-fno-rtti"] + WARNINGS
+KERNEL = ["-O2", "-DNDEBUG", "-fno-pic", "-fno-stack-protector", "-fno-asynchronous-unwind-tables"]
+HOSTED = re.compile(r"^(sim/|host/arena)")  # rooms that may use all of the standard library
+FORBIDDEN = re.compile(
+    r"(/(c\+\+/[^/]+|c\+\+/v1)/(atomic|string|vector|iostream|memory|functional|mutex|thread|map|unordered_map|deque"
+    r"|list|optional|variant|algorithm|chrono))$|(/boost/intrusive/unordered_set\.hpp)$")
+MEM_FUNCTIONS = {"memcpy", "memmove", "memset", "memcmp"}
+
+
+def run(command):
+    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, "LC_ALL": "C"})
+
+
+def check_header(args, header):
+    name = header.relative_to(args.include / "shadowmmu").as_posix()
+    unit = args.work / (re.sub(r"[^a-z0-9]", "_", name) + ".cpp")
+    unit.write_text(f'#include "shadowmmu/{name}"\n#include "shadowmmu/{name}"\n')
+    deps = unit.with_suffix(".d")
+    r = run([args.compiler, *BARE, "-fsyntax-only", f"-I{args.include}", "-MD", "-MF", str(deps), str(unit)])
+    if r.returncode:
+        return [f"{name}: does not compile freestanding\n{r.stderr}"]
+    files = deps.read_text().replace("\\\n", " ").split()[1:]
+    return [f"{name}: drags in {f}" for f in files if FORBIDDEN.search(f)]
+
+
+def headers(args):
+    root = args.include / "shadowmmu"
+    todo = [h for h in sorted(root.rglob("*.hpp")) if not HOSTED.match(h.relative_to(root).as_posix())]
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        failures = [f for found in pool.map(lambda h: check_header(args, h), todo) for f in found]
+    print(f"{len(todo)} headers checked")
+    return failures
+
+
+def compile_object(args):
+    target = args.work / (args.source.stem + ".o")
+    r = run([args.compiler, *BARE, *KERNEL, f"-I{args.include}", "-c", str(args.source), "-o", str(target)])
+    if r.returncode:
+        sys.exit(f"{args.source.name}: does not compile\n{r.stderr}")
+    return target
+
+
+def undefined(args):
+    out = run(["nm", "-u", str(compile_object(args))]).stdout
+    names = {line.split()[-1] for line in out.splitlines() if line.strip()}
+    print("undefined:", ", ".join(sorted(names)) or "none")
+    return [f"{args.source.name}: needs {n}" for n in sorted(names - MEM_FUNCTIONS)]
+
+
+def unlocked(args):
+    listing = run(["objdump", "-d", "--no-show-raw-insn", str(compile_object(args))]).stdout
+    defined = set(re.findall(r"<([^>+]+)>:$", listing, re.M))
+    wanted = re.search(r"^// symbols: (.*)$", args.source.read_text(), re.M)
+    failures = [f"{args.source.name}: no code for {s}" for s in (wanted[1].split() if wanted else []) if s not in defined]
+    where = "?"
+    for line in listing.splitlines():
+        if m := re.search(r"<([^>+]+)>:$", line):
+            where = m[1]
+        # xchg with memory locks the bus without a prefix; fences are as needless with one agent.
+        elif re.search(r"\t(lock\b|xchg\b.*\(|[mls]fence\b)", line):
+            failures.append(f"{where}: {line.strip()}")
+    print(f"{len(defined)} functions disassembled")
+    return failures
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__)
+    p.add_argument("--compiler", required=True)
+    p.add_argument("--include", required=True, type=pathlib.Path)
+    p.add_argument("--work", required=True, type=pathlib.Path)
+    p.add_argument("mode", choices=["headers", "undefined", "unlocked"])
+    p.add_argument("source", nargs="?", type=pathlib.Path)
+    args = p.parse_args()
+    args.work.mkdir(parents=True, exist_ok=True)
+    failures = {"headers": headers, "undefined": undefined, "unlocked": unlocked}[args.mode](args)
+    for f in failures:
+        print("error:", f)
+    sys.exit(1 if failures else 0)
+
+
+main()

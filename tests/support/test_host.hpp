@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: BSL-1.0
+#pragma once
+#include <cstring>
+#include <vector>
+
+#include "shadowmmu/host/arena.hpp"
+#include "shadowmmu/sim/cpu.hpp"
+#include "shadowmmu/sim/random.hpp"
+
+namespace shadowmmu::test {
+
+/// An arena whose guest frames are shuffled over host frames, whose allocations can be made to fail, and whose freed
+/// frames are filled with entries that lead nowhere, so that hardware which still walks one is found out.
+class TestHost : public host::Arena {
+ public:
+  static constexpr std::uint64_t kPoison = 0x0000'0f00'dead'0067;
+
+  TestHost(std::uint64_t guest_pages, std::uint64_t frames, std::uint64_t seed = 1) : Arena(2 * guest_pages, frames), pages_(guest_pages) {
+    for (std::uint64_t i = 0; i < 2 * guest_pages; ++i) place_.push_back(i);
+    sim::Random rng(seed);
+    rng.shuffle(place_);
+    read_only_.resize(guest_pages);
+  }
+
+  Result<Hpa> alloc_frame(FrameKind k) noexcept {
+    allocations += 1;
+    if (fail_in != 0 && --fail_in == 0) {
+      failures += 1;
+      return Error::OutOfMemory;
+    }
+    return Arena::alloc_frame(k);
+  }
+  void free_frame(Hpa p) noexcept {
+    auto* words = static_cast<std::uint64_t*>(to_virt(p));
+    for (unsigned i = 0; i < kEntriesPerTable; ++i) words[i] = kPoison;
+    Arena::free_frame(p);
+  }
+  void* guest_page(Gfn g) noexcept { return g.value() < pages_ ? Arena::guest_page(Gfn{place_[g.value()]}) : nullptr; }
+  GuestExchange guest_exchange(Gpa a, unsigned bytes, std::uint64_t old, std::uint64_t now) noexcept {
+    if (frame_of(a).value() >= pages_ || read_only_[frame_of(a).value()]) return GuestExchange::ReadOnly;
+    return exchange(static_cast<char*>(guest_page(frame_of(a))) + (a.value() & kPageMask), bytes, old, now);
+  }
+  Backing backing(Gfn g, bool write) noexcept {
+    if (g.value() >= pages_) return {};
+    Backing b = Arena::backing(Gfn{place_[g.value()]}, write);
+    b.level = Level{1};
+    if (read_only_[g.value()]) b.kind = Backing::Kind::ReadOnly;
+    return b;
+  }
+
+  /// Effects: the Host moves the frame elsewhere, contents and all. Requires: an invalidation of g is in progress.
+  void rebase(Gfn g, std::uint64_t choice) noexcept {
+    const std::uint64_t other = pages_ + choice % pages_;
+    std::memcpy(Arena::guest_page(Gfn{place_[other]}), guest_page(g), kPageSize);
+    std::memset(guest_page(g), 0x5a, kPageSize);
+    std::swap(place_[g.value()], place_[other]);
+  }
+  /// Returns: the guest frame that lies at this host address, or guest_pages() if none does.
+  [[nodiscard]] std::uint64_t gfn_at(Hpa a) const noexcept {
+    const std::uint64_t f = (a.value() - kGuestBase) >> kPageShift;
+    for (std::uint64_t g = 0; g < pages_; ++g)
+      if (place_[g] == f) return g;
+    return pages_;
+  }
+  [[nodiscard]] std::uint64_t guest_pages() const noexcept { return pages_; }
+  void set_read_only(Gfn g, bool on) noexcept { read_only_[g.value()] = on; }
+
+  // What the oracle reads through.
+  bool read(Gpa at, unsigned bytes, std::uint64_t& value) noexcept {
+    const char* page = static_cast<const char*>(guest_page(frame_of(at)));
+    if (page == nullptr) return false;
+    value = 0;
+    std::memcpy(&value, page + (at.value() & kPageMask), bytes);
+    return true;
+  }
+  bool write(Gpa at, unsigned bytes, std::uint64_t value) noexcept {
+    char* page = static_cast<char*>(guest_page(frame_of(at)));
+    if (page == nullptr) return false;
+    std::memcpy(page + (at.value() & kPageMask), &value, bytes);
+    return true;
+  }
+
+  std::uint64_t allocations = 0, failures = 0;
+  std::uint64_t fail_in = 0;  ///< the n-th allocation from now fails
+
+ private:
+  std::uint64_t pages_;
+  std::vector<std::uint64_t> place_;
+  std::vector<bool> read_only_;
+};
+
+/// A simulated CPU whose TLB hears the Host's flushes, and only those.
+class TestCpu : public host::FlushListener {
+ public:
+  TestCpu(TestHost& host, VcpuId id, sim::CpuConfig config) : cpu(host, config), id_(id) { host.listen(*this); }
+  void on_flush(const FlushRequest& r) noexcept override {
+    if (r.vcpus != kAllVcpus && r.vcpus != id_) return;
+    if (r.scope == FlushRequest::Scope::Structures) {
+      cpu.flush_all();
+      reload = true;
+    } else if (r.vcpus == id_) {
+      for (std::uint64_t i = 0; i < r.pages; ++i) cpu.flush_page(Gva{(r.first + i) << kPageShift});
+    } else {
+      cpu.flush_range(r.first << kPageShift, r.pages);
+    }
+  }
+  sim::Cpu<TestHost> cpu;
+  bool reload = true;  ///< CR3 must be loaded before the next entry
+
+ private:
+  VcpuId id_;
+};
+
+}  // namespace shadowmmu::test
