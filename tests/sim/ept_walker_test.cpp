@@ -46,7 +46,7 @@ TEST_CASE_FIXTURE(Tables, "ept: translation, memory type and Accessed and Dirty 
   REQUIRE(plain.ok());
   CHECK(plain.hpa == Hpa{0x9'8765'4abc});
   CHECK(plain.caching == 6);
-  CHECK(plain.dirty);  // no Dirty flag to set
+  CHECK(go(kRead).dirty);  // no Dirty flag to set
   CHECK(peek(kRoot + 8) == (kSecond | kRwx));
   CHECK(peek(kFourth + 32) == (0x9'8765'4000 | kRwx | kWb));
   const WalkResult read = go(kRead, true);

@@ -103,7 +103,7 @@ TEST_CASE_FIXTURE(FourLevel, "oracle: 4-level reserved bits, by level, MAXPHYADD
   };
   const std::uint64_t flags = kP | kW | kU;
   const std::vector<Row> rows{
-      {"PML4E bit 7", kRoot + 8, kSecond | flags | kPs, kLong, 40, true, true},
+      {"PML4E bit 7", kRoot + 8, flags | kPs, kLong, 40, true, true},
       {"PML4E bit MAXPHYADDR", kRoot + 8, kSecond | flags | 1ULL << 40, kLong, 40, true, true},
       {"PML4E bit 51", kRoot + 8, kSecond | flags | 1ULL << 51, kLong, 40, true, true},
       {"PML4E bit 52 is ignored", kRoot + 8, kSecond | flags | 1ULL << 52, kLong, 40, true, false},

@@ -231,13 +231,6 @@ template <class S>
   if (walk_guest(s, v, *f.slots, address, request, smap_enforced, f.walk) == guest::WalkEnd::Fault)
     return counted(s, &Counters::faults_guest, FaultOutcome::inject(PageFault{address, f.walk.error_code}));
   const Gpa gpa = address_of(f.walk.gfn) + (address.value() & kPageMask);
-  find_windows(f);
-  if (!rewrite_for_wp(f)) {
-    FaultOutcome o = FaultOutcome::at(Kind::Emulate, gpa, request);
-    o.address = address.value();
-    o.reason = EmulateReason::SupervisorWrite;
-    return counted(s, &Counters::faults_emulated, o);
-  }
   f.slot = f.slots->find(f.walk.gfn, v.slot_hint);
   if (f.slot == nullptr || (request.write && f.slot->flags().read_only))
     return counted(s, &Counters::faults_mmio, FaultOutcome::at(Kind::Mmio, gpa, request));
@@ -261,6 +254,13 @@ template <class S>
     case Backing::Kind::Device:
       if (request.write && !f.backing.writable) return FaultOutcome::at(Kind::HostError, gpa, request);
       break;
+  }
+  find_windows(f);
+  if (!rewrite_for_wp(f)) {
+    FaultOutcome o = FaultOutcome::at(Kind::Emulate, gpa, request);
+    o.address = address.value();
+    o.reason = EmulateReason::SupervisorWrite;
+    return counted(s, &Counters::faults_emulated, o);
   }
   return install(f);
 }

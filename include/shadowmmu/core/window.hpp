@@ -68,15 +68,19 @@ void end_windows(S& s, typename S::Vcpu& v) noexcept {
     g.settle();  // nobody writes the frame unseen from here on
     const void* page = s.host.guest_page(w.gfn);
     if (page == nullptr) continue;
+    bool changed = false;
     for (unsigned i = 0; i < kEntriesPerTable; ++i) {
       const std::uint64_t now = S::Memory::template load<Order::Relaxed>(static_cast<const std::uint64_t*>(page)[i]);
       if (now == w.before[i]) continue;
+      changed = true;
       const std::uint64_t diff = now ^ w.before[i];
       // Report the half that changed: a 4-byte table has two entries here.
       const bool low = (diff & 0xffff'ffffU) != 0;
       const bool high = diff >> 32U != 0;
       note_write(s, g, w.gfn, i * 8 + (low ? 0 : 4), low && high ? 8 : 4);
     }
+    // A write that changes nothing counts all the same: clearing a clear frame byte by byte is how tables end.
+    if (!changed && w.tracked) note_write(s, g, w.gfn, static_cast<unsigned>(w.address.value() & 0xff8U), 8);
   }
   close_if_idle(s, v);
 }

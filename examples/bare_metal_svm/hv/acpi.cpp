@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: BSL-1.0
+// The way from the RSDP to the FADT's power port. ACPI 6.4, 5.2.5 to 5.2.9.
+#include <cstring>
+
+#include "ports.hpp"
+
+namespace hv {
+namespace {
+
+std::uint32_t load32(std::uint64_t at) noexcept {
+  std::uint32_t v;
+  std::memcpy(&v, reinterpret_cast<const void*>(at), sizeof v);
+  return v;
+}
+
+std::uint64_t find_rsdp() noexcept {
+  for (std::uint64_t at = 0xE0000; at < 0x100000; at += 16)
+    if (std::memcmp(reinterpret_cast<const void*>(at), "RSD PTR ", 8) == 0) return at;
+  return 0;
+}
+
+}  // namespace
+
+void find_power_port(PortWatch& ports) noexcept {
+  constexpr std::uint32_t kHeader = 36, kRsdtPointer = 16, kPm1aControl = 64;
+  const std::uint64_t rsdp = find_rsdp();
+  if (rsdp == 0) return;
+  const std::uint64_t rsdt = load32(rsdp + kRsdtPointer);
+  if (rsdt == 0) return;
+  const std::uint32_t length = load32(rsdt + 4);
+  for (std::uint32_t at = kHeader; at + 4 <= length; at += 4) {
+    const std::uint64_t table = load32(rsdt + at);
+    if (std::memcmp(reinterpret_cast<const void*>(table), "FACP", 4) == 0)
+      ports.power = static_cast<std::uint16_t>(load32(table + kPm1aControl));
+  }
+}
+
+}  // namespace hv

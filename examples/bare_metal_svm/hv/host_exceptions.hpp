@@ -1,0 +1,7 @@
+// SPDX-License-Identifier: BSL-1.0
+#pragma once
+
+namespace hv {
+/// Effects: exceptions of the hypervisor itself are reported from now on.
+void install_exception_table() noexcept;
+}  // namespace hv

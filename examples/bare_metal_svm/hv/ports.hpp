@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: BSL-1.0
+#pragma once
+#include <cstdint>
+
+/// Ports through which the guest can switch the machine off, reset it, or take address line 20 away from under us. They
+/// are watched, not emulated: each access is carried out for real afterwards. All other ports belong to the guest.
+namespace hv {
+
+struct Cpu;
+
+struct PortWatch {
+  std::uint16_t power = 0;           ///< PM1a control, from the FADT; 0 if there is none
+  bool output_port_follows = false;  ///< the keyboard controller got command D1
+};
+
+/// Effects: finds the power port. Call it before the guest runs.
+void find_power_port(PortWatch& ports) noexcept;
+/// Effects: intercepts the watched ports, or lets them all through.
+void watch_ports(Cpu& cpu, bool on) noexcept;
+/// Effects: handles an IN or OUT on a watched port.
+void handle_io(Cpu& cpu) noexcept;
+
+}  // namespace hv
