@@ -297,6 +297,12 @@ class World {
         const std::uint64_t a = some_address(x.a) + ((x.b >> 8 & 0x1ff) << 3);
         // Never store rubbish over a table by chance: accesses to them only touch; edits do the writing.
         access(a, r, m, nullptr);
+        // The same address again, asked otherwise: what one access leaves behind must not serve another.
+        for (unsigned n = 0; n < (x.b >> 20 & 3) && failure.empty(); ++n) {
+          const std::uint64_t b = x.b >> (24 + 4 * n);
+          const AccessRequest again{(b & 1) != 0, (b & 3) == 2, (b & 4) != 0};
+          access(a, again, CpuMode{static_cast<std::uint8_t>(again.user ? 3 : 0), (b & 8) != 0}, nullptr);
+        }
         break;
       }
       case 3:
@@ -314,7 +320,7 @@ class World {
         forget(some_address(x.a));
         break;
       case 8: {
-        const Gfn g{x.a % slot_pages_};
+        const Gfn g{x.b % 4 != 0 ? 200 + x.a % 120 : x.a % slot_pages_};  // mostly frames in use
         mmu_.invalidate_begin(g, 1 + x.b % 3);
         host_.rebase(g, x.c);
         mmu_.invalidate_end();
@@ -370,7 +376,8 @@ class World {
   }
   void toggle(std::uint64_t which) {
     Controls c = guest_.controls;
-    switch (which % 6) {
+    which = which % 9 < 6 ? which % 9 : 0;  // WP most often: it flushes nothing
+    switch (which) {
       case 0: c.cr0 ^= cr0::kWp; break;
       case 1: c.cr4 ^= cr4::kSmep; break;
       case 2: c.cr4 ^= cr4::kSmap; break;
@@ -380,7 +387,7 @@ class World {
     }
     // NXE and SMAP changes without a flush would make cached rights ambiguous: the guest flushes, as kernels do.
     apply(c, guest_.mode);
-    if (which % 6 == 4 || which % 6 == 2) {
+    if (which == 4 || which == 2) {
       vcpu_->flush();
       forget_all();
     }

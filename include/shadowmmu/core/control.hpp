@@ -74,6 +74,8 @@ template <class S>
   const Role role = base_role(s, paging);
   if (role != v.role || reload) {
     v.role = role;
+    // Tables of the other role may be unsync since before a flush that only brought this role's up to date.
+    v.sync_due = true;
     S::Memory::template store<Order::Relaxed>(v.reload, 1);
   }
   if (reload) guest_flush(s, v);

@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: BSL-1.0
+#include "core/world.hpp"
+
+namespace {
+using namespace shadowmmu;
+using namespace shadowmmu::test;
+using Mmu = ShadowMmu<arch::X86_64, lock::Checked<lock::Spin>, reclaim::Fifo, TestHost>;
+
+TEST_CASE("a page of an earlier generation is never found, even while it is hashed") {
+  TestHost host(64, 256);
+  using S = Mmu::State;
+  S s(host, {});
+  s.limit = 64;
+  core::Magazine m;
+  REQUIRE(m.fill(host).ok());
+  {
+    core::ExclusiveGuard<S> g(s);
+    core::reserve_metadata(s, g.held(), m);
+    const core::Role role = core::Role{}.with_level(Level{2}).with_direct(true);
+    auto* p = core::get_page(s, g, Gfn{0}, role, m);
+    REQUIRE(p != nullptr);
+    CHECK(core::find_page(s, g.held(), Gfn{0}, role) == p);
+    CHECK(core::find_page(s, g.held(), Gfn{0}, role.with_access(Access{1})) == nullptr);
+    core::begin_generation(s, g);
+    CHECK(core::find_page(s, g.held(), Gfn{0}, role) == nullptr);
+    CHECK(s.hash.size() == 1);
+    auto* q = core::get_page(s, g, Gfn{0}, role, m);
+    CHECK(q != p);
+    CHECK(core::zap_obsolete(s, g, 10) == 1);
+    CHECK(core::find_page(s, g.held(), Gfn{0}, role) == q);
+    core::begin_generation(s, g);
+    core::zap_obsolete(s, g, 10);
+  }
+  const auto free = [&](const void* p) { host.free_frame(host.to_phys(p)); };
+  s.pages.drain(free);
+  s.cells.drain(free);
+  s.hash.drain(free);
+  while (s.spare != nullptr) {
+    void* p = s.spare;
+    s.spare = *static_cast<void**>(p);
+    free(p);
+  }
+  m.drain(host);
+  CHECK(host.frames_used() == 0);
+}
+
+TEST_CASE("a batch that is dropped goes back to the debt and is freed by whoever settles next") {
+  Bench<Mmu> b;
+  REQUIRE(b.mmu.add_slot(Gfn{0}, 1024).ok());
+  b.map(1, 0x40'0000, 300);
+  {
+    Mmu::Vcpu v(b.mmu);
+    run_long(v, 1);
+    CHECK(write_fault(v, 0x40'0000).kind == Kind::Resume);
+    CHECK(b.mmu.audit().pages == 4);
+  }
+  CHECK(b.mmu.shrink(100) == 4);
+  CHECK(b.mmu.audit().pages == 0);
+  CHECK(b.mmu.audit().violations == 0);
+}
+
+TEST_CASE("everything is given back at the end") {
+  TestHost host(1024, 4096);
+  {
+    Mmu mmu(host);
+    const Result<SlotId> low = mmu.add_slot(Gfn{0}, 512);
+    REQUIRE(low.ok());
+    REQUIRE(mmu.add_slot(Gfn{512}, 512).ok());
+    REQUIRE(mmu.remove_slot(low.value()).ok());
+    CHECK(mmu.remove_slot(low.value()).error() == Error::NoSuchSlot);
+    Mmu::Vcpu v(mmu);
+    CHECK(v.enter() == EnterOutcome::Enter);
+    CHECK(v.handle_fault(Gva{600 << 12}, pferr::kWrite).kind == Kind::Resume);
+    CHECK(v.handle_fault(Gva{6 << 12}, pferr::kWrite).kind == Kind::Mmio);
+  }
+  CHECK(host.frames_used() == 0);
+}
+
+TEST_CASE("slots: bad ranges, overlaps and too many are told apart, and nothing changes") {
+  TestHost host(1024, 4096);
+  Mmu mmu(host);
+  CHECK(mmu.add_slot(Gfn{0}, 0).error() == Error::BadRange);
+  CHECK(mmu.add_slot(Gfn{~0ULL}, 2).error() == Error::BadRange);
+  CHECK(mmu.add_slot(Gfn{(1ULL << 32) - 1}, 2).error() == Error::BadRange);
+  CHECK(mmu.add_slot(Gfn{1}, 1ULL << 32).error() == Error::BadRange);
+  REQUIRE(mmu.add_slot(Gfn{16}, 16).ok());
+  CHECK(mmu.add_slot(Gfn{8}, 9).error() == Error::Overlap);
+  CHECK(mmu.add_slot(Gfn{31}, 4).error() == Error::Overlap);
+  CHECK(mmu.add_slot(Gfn{0}, 64).error() == Error::Overlap);
+  CHECK(mmu.add_slot(Gfn{20}, 1).error() == Error::Overlap);
+  REQUIRE(mmu.add_slot(Gfn{32}, 4).ok());
+  REQUIRE(mmu.add_slot(Gfn{(1ULL << 32) - 1}, 1).ok());
+  unsigned n = 3;
+  for (std::uint64_t g = 100; n < core::SlotSnapshot::kCapacity; g += 2, ++n) REQUIRE(mmu.add_slot(Gfn{g}, 1).ok());
+  CHECK(mmu.add_slot(Gfn{99}, 1).error() == Error::TooManySlots);
+}
+
+TEST_CASE("self-mapped tables: a write to the entry that translates it ends") {
+  Bench<Mmu> b;
+  REQUIRE(b.mmu.add_slot(Gfn{0}, 1024).ok());
+  b.map(1, 0x40'0000, 300);
+  b.table(1)[256] = 1 << 12 | kPage;  // PML4 maps itself
+  Mmu::Vcpu v(b.mmu);
+  run_long(v, 1);
+  const std::uint64_t self = 0xffff'8000'0000'0000 | 256ULL << 30 | 256ULL << 21 | 256ULL << 12 | 256 * 8;
+  FaultOutcome o = write_fault(v, self);
+  REQUIRE(o.kind == Kind::Emulate);
+  CHECK(o.gpa == Gpa{(1 << 12) + 256 * 8});
+  REQUIRE(v.begin_write_window(o).ok());
+  CHECK(write_fault(v, self).kind == Kind::Resume);
+  CHECK(v.lookup(Gva{self}).rights.write());
+  b.table(1)[256] = 0;
+  v.end_write_windows();
+  CHECK_FALSE(v.lookup(Gva{self}).present);
+  CHECK(v.enter() == EnterOutcome::Enter);
+  o = write_fault(v, self);
+  CHECK(o.kind == Kind::InjectPageFault);
+  CHECK(o.error_code == (pferr::kWrite | pferr::kUser));
+  CHECK(b.mmu.audit().violations == 0);
+}
+
+TEST_CASE("rmap chains: one, many, too many mappings of one frame") {
+  Bench<Mmu> b;
+  REQUIRE(b.mmu.add_slot(Gfn{0}, 1024).ok());
+  b.mmu.set_limit(200);
+  for (std::uint64_t i = 0; i < 2500; ++i) b.map(1, 0x4000'0000 + (i << 12), 300);
+  Mmu::Vcpu v(b.mmu);
+  run_long(v, 1);
+  for (std::uint64_t i = 0; i < 2500; ++i) {
+    CHECK(write_fault(v, 0x4000'0000 + (i << 12)).kind == Kind::Resume);
+    if (i % 500 == 0) CHECK(b.mmu.audit().violations == 0);
+  }
+  CHECK(b.mmu.stats().rmap_zapped_long != 0);
+  CHECK(b.mmu.audit().leaves <= config::Default::kLongChain + 15);
+  b.mmu.unmap(Gfn{300});
+  CHECK(b.mmu.audit().leaves == 0);
+  CHECK(b.mmu.audit().violations == 0);
+}
+}  // namespace

@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: BSL-1.0
+#include "core/world.hpp"
+
+namespace {
+using namespace shadowmmu;
+using namespace shadowmmu::test;
+using Mmu = ShadowMmu<arch::X86_64, lock::None, reclaim::Fifo, TestHost>;
+
+std::uint64_t address(std::uint64_t i) { return 0x40'0000 + (i << 21); }
+
+TEST_CASE("at the limit the oldest pages go, many at once, and never the newest or a root in use") {
+  Bench<Mmu> b;
+  REQUIRE(b.mmu.add_slot(Gfn{0}, 1024).ok());
+  b.mmu.set_limit(64);
+  for (std::uint64_t i = 0; i < 150; ++i) b.map(1, address(i), 400 + i);
+  Mmu::Vcpu v(b.mmu);
+  run_long(v, 1);
+  const HwState root = v.hw_state();
+  for (std::uint64_t i = 0; i < 150; ++i) {
+    const Kind k = write_fault(v, address(i)).kind;
+    REQUIRE(k == Kind::Resume);
+    CHECK(v.lookup(Gva{address(i)}).present);
+    CHECK(b.mmu.stats().pages_used <= 64);
+    CHECK(v.enter() == EnterOutcome::Enter);
+    CHECK(v.hw_state().cr3 == root.cr3);
+  }
+  const Counters c = b.mmu.stats();
+  CHECK(c.pages_recycled >= 80);
+  CHECK(c.pages_recycled <= 80 + 4 * 25);
+  CHECK(b.mmu.audit().violations == 0);
+}
+
+TEST_CASE("eviction takes the oldest leaf table first") {
+  Bench<Mmu> b;
+  REQUIRE(b.mmu.add_slot(Gfn{0}, 1024).ok());
+  b.mmu.set_limit(64);
+  for (std::uint64_t i = 0; i < 40; ++i) b.map(1, address(i), 400 + i);
+  Mmu::Vcpu v(b.mmu);
+  run_long(v, 1);
+  for (std::uint64_t i = 0; i < 40; ++i) REQUIRE(write_fault(v, address(i)).kind == Kind::Resume);
+  // The root is pinned; PDPT, PD and leaf table 0 are the oldest. The newest leaf table is found again by its hash.
+  CHECK(b.mmu.shrink(3) == 3);
+  CHECK(b.mmu.stats().pages_created == 43);
+  REQUIRE(read_fault(v, address(39)).kind == Kind::Resume);
+  CHECK(b.mmu.stats().pages_created == 43 + 2);
+  REQUIRE(read_fault(v, address(0)).kind == Kind::Resume);
+  CHECK(b.mmu.stats().pages_created == 43 + 3);
+  for (std::uint64_t i = 0; i < 40; ++i) REQUIRE(read_fault(v, address(i)).kind == Kind::Resume);
+  const AuditReport r = b.mmu.audit();
+  CHECK(r.violations == 0);
+  CHECK(r.pages == 43);
+  CHECK(b.mmu.stats().pages_created == 43 + 3);
+}
+
+TEST_CASE("a limit below what the vCPUs need is raised to it, and the guest gets on") {
+  Bench<Mmu> b;
+  REQUIRE(b.mmu.add_slot(Gfn{0}, 1024).ok());
+  for (std::uint64_t i = 0; i < 50; ++i) b.map(1, address(i), 400 + i);
+  Mmu::Vcpu v(b.mmu);
+  run_long(v, 1);
+  const std::uint32_t least = b.mmu.set_limit(0);
+  CHECK(least == 12);
+  CHECK(b.mmu.limit() == least);
+  for (std::uint64_t i = 0; i < 50; ++i) {
+    REQUIRE(write_fault(v, address(i)).kind == Kind::Resume);
+    CHECK(b.mmu.stats().pages_used <= least);
+  }
+  CHECK(b.mmu.audit().violations == 0);
+}
+
+TEST_CASE("cached previous roots do not keep their pages") {
+  Bench<Mmu> b;
+  REQUIRE(b.mmu.add_slot(Gfn{0}, 1024).ok());
+  b.map(1, address(0), 400);
+  b.next = 100;
+  b.map(50, address(0), 401);
+  Mmu::Vcpu v(b.mmu);
+  run_long(v, 1);
+  REQUIRE(write_fault(v, address(0)).kind == Kind::Resume);
+  REQUIRE(v.set_cr3(50 << 12) == ControlOutcome::Done);
+  REQUIRE(v.enter() == EnterOutcome::Enter);
+  CHECK(b.mmu.shrink(100) == 4);  // all of the first space; the second's root is pinned
+  REQUIRE(v.set_cr3(1 << 12) == ControlOutcome::Done);
+  REQUIRE(v.enter() == EnterOutcome::Enter);
+  CHECK_FALSE(v.lookup(Gva{address(0)}).present);
+  REQUIRE(write_fault(v, address(0)).kind == Kind::Resume);
+  CHECK(b.mmu.audit().violations == 0);
+}
+}  // namespace

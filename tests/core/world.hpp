@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: BSL-1.0
+#pragma once
+#include <doctest/doctest.h>
+
+#include <memory>
+
+#include "shadowmmu/shadowmmu.hpp"
+#include "shadowmmu/sim/guest_tables.hpp"
+#include "support/test_host.hpp"
+
+namespace shadowmmu::test {
+
+inline constexpr Controls kLongMode{cr0::kPe | cr0::kPg | cr0::kWp, cr4::kPae, efer::kLme | efer::kLma | efer::kNxe};
+inline constexpr std::uint64_t kPage = 0x67;  ///< P | W | U | A | D
+using Kind = FaultOutcome::Kind;
+
+/// Guest frames hold 4-level tables in [1, 256) and data in [256, 1024).
+template <class Mmu, class Host = TestHost>
+struct Bench {
+  explicit Bench(typename Mmu::Caps caps = {}) : mmu(host, caps) {}
+  Host host{1024, 4096};
+  Mmu mmu;
+  std::uint64_t next = 2;
+
+  std::uint64_t* table(std::uint64_t gfn) { return static_cast<std::uint64_t*>(host.guest_page(Gfn{gfn})); }
+  void map(std::uint64_t root, std::uint64_t a, std::uint64_t gfn, std::uint64_t flags = kPage) {
+    std::uint64_t t = root;
+    for (unsigned l = 4; l >= 2; --l) {
+      std::uint64_t& e = table(t)[Level{l}.index(a)];
+      if (e == 0) e = next++ << 12 | kPage;
+      t = e >> 12 & 0xffff'ffff;
+    }
+    table(t)[Level{1}.index(a)] = gfn << 12 | flags;
+  }
+  std::uint64_t leaf_table(std::uint64_t root, std::uint64_t a) {
+    std::uint64_t t = root;
+    for (unsigned l = 4; l >= 2; --l) t = table(t)[Level{l}.index(a)] >> 12 & 0xffff'ffff;
+    return t;
+  }
+};
+
+template <class Vcpu>
+void run_long(Vcpu& v, std::uint64_t root) {
+  REQUIRE(v.set_control(kLongMode) == ControlOutcome::Done);
+  REQUIRE(v.set_cr3(root << 12) == ControlOutcome::Done);
+  REQUIRE(v.enter() == EnterOutcome::Enter);
+}
+template <class Vcpu>
+FaultOutcome write_fault(Vcpu& v, std::uint64_t a, bool present = false) {
+  return v.handle_fault(Gva{a}, pferr::kWrite | pferr::kUser | (present ? pferr::kPresent : 0U), CpuMode{3, false});
+}
+template <class Vcpu>
+FaultOutcome read_fault(Vcpu& v, std::uint64_t a) {
+  return v.handle_fault(Gva{a}, pferr::kUser, CpuMode{3, false});
+}
+
+}  // namespace shadowmmu::test
