@@ -133,6 +133,32 @@ TEST_CASE("a frame shadowed by two leaf pages: writable only when both are let g
   CHECK_FALSE(t.vcpu->lookup(Gva{kData}).present);
   CHECK_FALSE(t.vcpu->lookup(Gva{narrow}).present);
 }
+TEST_CASE("INVLPG under one role, then a MOV to CR0 that flushes nothing: the other role's tables are up to date too") {
+  Tables t;
+  Controls lax = kLongMode;
+  lax.cr0 &= ~cr0::kWp;
+  REQUIRE(t.vcpu->set_control(lax) == ControlOutcome::Done);
+  REQUIRE(t.vcpu->enter() == EnterOutcome::Enter);
+  REQUIRE(read_fault(*t.vcpu, kData).kind == Kind::Resume);
+  t.store(0, 402 << 12 | kPage);
+  CHECK(t.mmu.stats().pages_unsynced == 2);
+  t.vcpu->invlpg(Gva{kData});
+  CHECK_FALSE(t.vcpu->lookup(Gva{kData}).present);
+  REQUIRE(t.vcpu->set_control(kLongMode) == ControlOutcome::Done);
+  REQUIRE(t.vcpu->enter() == EnterOutcome::Enter);
+  CHECK_FALSE(t.vcpu->lookup(Gva{kData}).present);
+  CHECK(t.mmu.audit().violations == 0);
+}
+TEST_CASE("a directory that is unlinked while the guest flushes comes back with its tables up to date") {
+  Tables t;
+  const std::uint64_t pml4_entry = (1 << 12) + Level{4}.index(kData) * 8;
+  t.mmu.guest_wrote(Gpa{pml4_entry}, 8);  // zaps the root's entry; the tree below is an orphan
+  t.store(0, 402 << 12 | kPage);
+  t.reload();
+  REQUIRE(read_fault(*t.vcpu, kData + 0x9000).kind == Kind::Resume);  // links the orphan again
+  CHECK_FALSE(t.vcpu->lookup(Gva{kData}).present);
+  CHECK(t.mmu.audit().violations == 0);
+}
 TEST_CASE("write flooding: an upper table written again and again loses its shadow") {
   Tables t;
   std::uint64_t pdpt = t.table(1)[0] >> 12 & 0xffff'ffff;

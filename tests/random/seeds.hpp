@@ -9,7 +9,7 @@ namespace shadowmmu::test {
 #ifdef SHADOWMMU_LONG
 inline constexpr std::uint64_t kSeeds = 20000;
 #else
-inline constexpr std::uint64_t kSeeds = 150;
+inline constexpr std::uint64_t kSeeds = 400;
 #endif
 inline constexpr unsigned kLength = 200;
 

@@ -51,10 +51,4 @@ int strncmp(const char* a, const char* b, std::size_t n) {
   }
   return 0;
 }
-
-int __popcountdi2(long v) {
-  int n = 0;
-  for (auto u = static_cast<unsigned long>(v); u != 0; u &= u - 1) ++n;
-  return n;
-}
 }

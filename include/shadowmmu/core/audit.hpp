@@ -196,6 +196,7 @@ class Audit {
       if (q.gfn != p.gfn || q.role.direct()) continue;
       (q.role.level() > Level{1} ? upper : leaf) += 1;
     }
+    expect(!p.unsync || upper == 0, "a table let go unsync is a directory too", p.gfn.value());
     const TrackCount t = slot->track(p.gfn);
     expect(t.upper == upper && t.leaf == leaf, "tracking counts differ from the pages", p.gfn.value());
   }

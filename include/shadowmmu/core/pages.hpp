@@ -91,13 +91,16 @@ template <class S>
   return p;
 }
 
-/// Effects: finds or creates. An unsync page that is found is brought up to date first, since whoever links it owes
-/// the guest the present content (a guest need not flush for non-present -> present); it stays unsync.
+/// Effects: finds or creates. A page that is found is brought up to date first, and so is what lies below it: a guest
+/// need not flush for non-present -> present, and flushes while the page was unlinked passed it by. An unsync leaf page
+/// stays unsync.
 template <class S>
 [[nodiscard]] typename S::Page* get_page(S& s, ExclusiveGuard<S>& g, Gfn gfn, Role role, Magazine& m) noexcept {
   if (auto* p = find_page(s, g.held(), gfn, role)) {
-    if constexpr (S::Arch::kGuests.indirect())
+    if constexpr (S::Arch::kGuests.indirect()) {
       if (p->unsync) sync_entries(s, g, *p);
+      if (p->unsync_children != 0) sync_trees(s, g, [p](auto&& visit) { visit(*p); });
+    }
     if (!s.obsolete_page(*p)) return p;
   }
   return create_page(s, g, gfn, role, m);

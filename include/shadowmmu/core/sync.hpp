@@ -76,33 +76,39 @@ void sync_entries(S& s, ExclusiveGuard<S>& g, typename S::Page& p) noexcept
   }
 }
 
-/// Effects: every unsync leaf table below the vCPU's root is write-protected, marked synced and brought up to date.
+/// Effects: every unsync leaf table below the given pages is write-protected, marked synced and brought up to date.
 /// In this order: protect all, flush, clear the marks, read the guest's entries; else a write could slip in between.
-/// Flush: by the guard, and one before the tables are read. Complexity: O(unsync tables * 512).
-template <class S>
-void sync_roots(S& s, ExclusiveGuard<S>& g, typename S::Vcpu& v) noexcept
+/// `each(f)` calls f on every page to start from. Flush: by the guard, and one before the tables are read.
+/// Complexity: O(unsync tables * 512).
+template <class S, class Each>
+void sync_trees(S& s, ExclusiveGuard<S>& g, Each&& each) noexcept
   requires(S::Arch::kGuests.indirect())
 {
   FlushOwed before;
   bool any = false;
-  for (const WeakPage& w : v.root.page) {
-    auto* root = s.strong(w);
-    if (root == nullptr) continue;
-    for_each_unsync(s, *root, false, [&](typename S::Page& p) {
+  each([&](typename S::Page& top) {
+    for_each_unsync(s, top, false, [&](typename S::Page& p) {
       any = true;
       if (Slot* slot = s.snapshot->find_any(p.gfn)) before |= rmap_protect(s, Entries<S>(g.held()), *slot, p.gfn);
     });
-  }
+  });
   if (!any) return;
   s.flush(before);
-  for (const WeakPage& w : v.root.page) {
-    auto* root = s.strong(w);
-    if (root == nullptr) continue;
-    for_each_unsync(s, *root, true, [&](typename S::Page& p) {
+  each([&](typename S::Page& top) {
+    for_each_unsync(s, top, true, [&](typename S::Page& p) {
       p.unsync = false;
       sync_entries(s, g, p);
     });
-  }
+  });
+}
+template <class S>
+void sync_roots(S& s, ExclusiveGuard<S>& g, typename S::Vcpu& v) noexcept
+  requires(S::Arch::kGuests.indirect())
+{
+  sync_trees(s, g, [&](auto&& visit) {
+    for (const WeakPage& w : v.root.page)
+      if (auto* root = s.strong(w)) visit(*root);
+  });
 }
 
 /// Effects: the entry for `a` below the given root is brought up to date where its page is unsync. Flush: the caller
