@@ -114,7 +114,7 @@ class Mmu {
   [[nodiscard]] std::uint32_t limit() const noexcept { return state_.limit; }
   /// Returns: 4 KiB frames of metadata in use, hardware tables, slots and vCPU magazines excluded.
   [[nodiscard]] std::uint32_t metadata_frames() const noexcept {
-    return state_.pages.frames() + state_.cells.frames() + state_.hash.frames() + state_.side_frames + state_.spares;
+    return state_.pages.frames() + state_.cells.frames() + state_.hash.frames() + state_.side_frames;
   }
 
  private:
@@ -139,9 +139,9 @@ class Mmu {
     s.pages.drain(free);
     s.cells.drain(free);
     s.hash.drain(free);
-    while (s.spare != nullptr) {
-      void* p = s.spare;
-      s.spare = *static_cast<void**>(p);
+    while (s.spare_sides != nullptr) {
+      void* p = s.spare_sides;
+      s.spare_sides = *static_cast<void**>(p);
       free(p);
     }
     for (unsigned i = 0; i < s.snapshot->count(); ++i) s.snapshot->at(i)->destroy(s.host);

@@ -35,9 +35,9 @@ TEST_CASE("a page of an earlier generation is never found, even while it is hash
   s.pages.drain(free);
   s.cells.drain(free);
   s.hash.drain(free);
-  while (s.spare != nullptr) {
-    void* p = s.spare;
-    s.spare = *static_cast<void**>(p);
+  while (s.spare_sides != nullptr) {
+    void* p = s.spare_sides;
+    s.spare_sides = *static_cast<void**>(p);
     free(p);
   }
   m.drain(host);

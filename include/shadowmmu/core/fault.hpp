@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 #pragma once
+#include <bit>
 #include <cstdint>
 
 #include "shadowmmu/core/map.hpp"
@@ -82,8 +83,58 @@ template <class S>
 template <class S>
 [[nodiscard]] bool gpte_unchanged(Fault<S>& f, unsigned level) noexcept {
   GuestReader<S> reader(f.s, *f.slots, f.v.slot_hint);
-  const unsigned bytes = f.v.paging.mode() == GuestMode::Bits32 ? 4U : 8U;
-  return reader.entry(f.walk.table[level], f.walk.index[level], bytes) == f.walk.gpte[level];
+  const bool narrow = S::Arch::kGuests.has(GuestMode::Bits32) && f.v.paging.mode() == GuestMode::Bits32;
+  // No invalidation since before the walk: the frame lies where it lay, and the leaf can be read again in place.
+  if (level == f.walk.level && S::Memory::plain(f.s.invalidating) == 0)
+    return (narrow ? reader.load(static_cast<const std::uint32_t*>(f.walk.leaf))
+                   : reader.load(static_cast<const std::uint64_t*>(f.walk.leaf))) == f.walk.gpte[level];
+  return reader.entry(f.walk.table(level), f.walk.index[level], narrow ? 4U : 8U) == f.walk.gpte[level];
+}
+
+/// Returns: where to start on the shadow tables: the directory that served this GiB last, if no link has gone since,
+/// else the root.
+template <class S>
+[[nodiscard]] typename S::Page* path_start(Fault<S>& f, Level goal) noexcept {
+  S& s = f.s;
+  const PathCache& c = f.v.path;
+  const std::uint64_t region = f.address.value() >> 30U;
+  const unsigned slot = region % PathCache::kSlots;
+  if (c.epoch != s.epoch || c.region[slot] != region || c.page[slot] == kNoPage || goal > Level{2}) return root_page(s, f.v, f.address);
+  auto* p = &s.page(c.page[slot]);
+  // Linked as it is, it may still disagree with a walk that is younger than the link: then take the long way.
+  if (!p->role.direct() && (f.walk.level > 2 || p->gfn != f.walk.table(2) || p->role.access() != f.walk.above(2)))
+    return root_page(s, f.v, f.address);
+  if (p->role.direct() != (f.v.paging.mode() == GuestMode::NonPaging || f.v.paging.mode() == GuestMode::Direct))
+    return root_page(s, f.v, f.address);
+  return p;
+}
+/// Effects: starts to fetch the cache lines of the shadow entry and its side word while the guest's tables are walked.
+/// Reads metadata without the lock: page structures and side words stay what they are until the Mmu ends, and a stale
+/// value only fetches a useless line. Takes no effect on what is installed.
+template <class S>
+inline void hint_path(S& s, const typename S::Vcpu& v, Gva a) noexcept {
+  const std::uint64_t region = a.value() >> 30U;
+  const unsigned slot = region % PathCache::kSlots;
+  if (v.path.region[slot] != region || v.path.page[slot] == kNoPage) return;
+  const std::uint32_t* side = s.page(v.path.page[slot]).side;
+  if (side == nullptr) return;
+  const PageIndex child = S::Memory::plain(side[Level{2}.index(a.value())]);
+  if (child == kNoPage || child >= s.pages.end()) return;
+  const auto& leaf = s.page(child);
+  const unsigned i = Level{1}.index(a.value());
+  if (leaf.table != nullptr) __builtin_prefetch(leaf.table + i, 1);
+  if (leaf.side != nullptr) __builtin_prefetch(leaf.side + i, 1);
+}
+template <class S>
+void remember_path(Fault<S>& f, const typename S::Page& p) noexcept {
+  PathCache& c = f.v.path;
+  if (c.epoch != f.s.epoch) {
+    for (PageIndex& i : c.page) i = kNoPage;
+    c.epoch = f.s.epoch;
+  }
+  const std::uint64_t region = f.address.value() >> 30U;
+  c.region[region % PathCache::kSlots] = region;
+  c.page[region % PathCache::kSlots] = p.index;
 }
 
 enum class Fetched : std::uint8_t { Fixed, Spurious, WriteRefused, Retry, OutOfMemory };
@@ -94,13 +145,14 @@ template <class S>
   using Arch = typename S::Arch;
   S& s = f.s;
   auto& v = f.v;
-  auto* p = root_page(s, v, f.address);
+  const Level goal = mapping_level(s, *f.slot, f.walk.gfn, f.backing, Level{f.walk.level});
+  auto* p = path_start(f, goal);
   if (p == nullptr) {
     S::Memory::template store<Order::Relaxed>(v.reload, 1);
     return Fetched::Retry;
   }
-  const bool direct_mode = p->role.direct();
-  const Level goal = mapping_level(s, *f.slot, f.walk.gfn, f.backing, Level{f.walk.level});
+  const bool direct_mode = v.paging.mode() == GuestMode::NonPaging || v.paging.mode() == GuestMode::Direct;
+  const bool from_root = p->role.level() > Level{2};
   while (p->role.level() > goal) {
     const Level l = p->role.level();
     const unsigned i = l.index(f.address.value());
@@ -111,13 +163,13 @@ template <class S>
       if (const std::uint64_t e = entry<S>(*p, i); Arch::present(e)) {
         child = &s.child(*p, i);
         // Upper tables are write-tracked: a linked child that disagrees means that the walk is older than the link.
-        if (is_leaf<S>(*p, e) || child->gfn != f.walk.table[down] || child->role.access() != f.walk.above[down] ||
+        if (is_leaf<S>(*p, e) || child->gfn != f.walk.table(down) || child->role.access() != f.walk.above(down) ||
             child->role.direct())
           return Fetched::Retry;
       } else {
         const unsigned q = v.paging.mode() == GuestMode::Bits32 ? static_cast<unsigned>(f.address.value() >> l.shift()) & 1U : 0U;
-        const Role role = v.role.with_level(l.down()).with_direct(false).with_access(f.walk.above[down]).with_quadrant(q);
-        child = get_page(s, g, f.walk.table[down], role, v.magazine);
+        const Role role = v.role.with_level(l.down()).with_direct(false).with_access(f.walk.above(down)).with_quadrant(q);
+        child = get_page(s, g, f.walk.table(down), role, v.magazine);
         if (child == nullptr) return Fetched::OutOfMemory;
         if (!gpte_unchanged(f, l.value())) return Fetched::Retry;
         link_child(s, g.held(), *p, i, *child);
@@ -127,6 +179,7 @@ template <class S>
       if (child == nullptr) return Fetched::OutOfMemory;
     }
     p = child;
+    if (from_root && p->role.level() == Level{2}) remember_path(f, *p);
   }
   if (!direct_mode && !gpte_unchanged(f, f.walk.level)) return Fetched::Retry;
   const unsigned i = goal.index(f.address.value());
@@ -145,19 +198,31 @@ void prefetch(Fault<S>& f, ExclusiveGuard<S>& g, typename S::Page& p, unsigned i
   S& s = f.s;
   if (S::Memory::plain(s.invalidating) != 0) return;
   constexpr unsigned kWindow = S::Config::kPrefetch;
-  GuestReader<S> reader(s, *f.slots, f.v.slot_hint);
-  const unsigned bytes = p.role.gpte_bytes();
-  const void* table = reader.page(p.gfn);
-  if (table == nullptr) return;
-  const unsigned offset = bytes == 4 ? p.role.quadrant() * kEntriesPerTable : 0U;
+  // The window's gptes share a cache line with the one that was walked.
   const unsigned first = i & ~(kWindow - 1);
-  for (unsigned j = first; j < first + kWindow; ++j) {
-    if (j == i) continue;
-    const std::uint64_t e = bytes == 4 ? reader.load(static_cast<const std::uint32_t*>(table) + offset + j)
-                                       : reader.load(static_cast<const std::uint64_t*>(table) + offset + j);
-    if ((e & (guest::kEntryPresent | guest::kEntryAccessed)) != (guest::kEntryPresent | guest::kEntryAccessed)) continue;
-    if (entry<S>(p, j) != 0 || f.v.paging.reserved_set(e, 1)) continue;
-    const Gfn gfn = bytes == 4 ? guest::Bits32::frame(e) : guest::Long4::frame(e);
+  if (p.role.gpte_bytes() == 4)
+    prefetch_window<guest::Bits32>(f, g, p, first, static_cast<const std::uint32_t*>(f.walk.leaf) - (i - first));
+  else
+    prefetch_window<guest::Long4>(f, g, p, first, static_cast<const std::uint64_t*>(f.walk.leaf) - (i - first));
+}
+template <class Format, class S>
+void prefetch_window(Fault<S>& f, ExclusiveGuard<S>& g, typename S::Page& p, unsigned first, const typename Format::Entry* gptes) noexcept {
+  S& s = f.s;
+  constexpr std::uint64_t kUsed = guest::kEntryPresent | guest::kEntryAccessed;
+  // Most windows hold nothing but the entry that faulted: count first, look closer only then.
+  std::uint64_t present = 0;
+  for (unsigned n = 0; n < S::Config::kPrefetch; ++n)
+    present += S::Memory::template load<Order::Relaxed>(gptes[n]) & guest::kEntryPresent;
+  if (present <= 1) return;
+  std::uint64_t used = 0;
+  for (unsigned n = 0; n < S::Config::kPrefetch; ++n)
+    used |= static_cast<std::uint64_t>((S::Memory::template load<Order::Relaxed>(gptes[n]) & kUsed) == kUsed ? 1U : 0U) << n;
+  for (; used != 0; used &= used - 1) {
+    const auto n = static_cast<unsigned>(std::countr_zero(used));
+    const unsigned j = first + n;
+    const std::uint64_t e = S::Memory::template load<Order::Relaxed>(gptes[n]);
+    if (entry<S>(p, j) != 0 || (e & kUsed) != kUsed || f.v.paging.reserved_set(e, 1)) continue;
+    const Gfn gfn = Format::frame(e);
     Slot* slot = f.slots->find(gfn, f.v.slot_hint);
     if (slot == nullptr || !slot->has_heads(gfn)) continue;
     Access rights = p.role.access() & f.v.paging.grants(e);
@@ -183,8 +248,8 @@ template <class S>
   }
   reserve_metadata(s, g.held(), f.v.magazine);
   if (!make_pages_available(s, g)) return FaultOutcome::of(Kind::OutOfMemory);
-  // After reclaim, which may have taken the root itself.
-  if (root_stale(s, f.v)) {
+  // After reclaim, which may have taken the root itself. No root has gone while the epoch stands.
+  if (f.v.path.epoch != s.epoch && root_stale(s, f.v)) {
     s.stats.add(&Counters::faults_retried);
     return FaultOutcome::of(Kind::Retry);
   }
@@ -227,14 +292,15 @@ template <class S>
   if (!ensure_root(s, v)) return FaultOutcome::of(Kind::OutOfMemory);
   if (!v.magazine.ready() && !v.magazine.fill(s.host)) return FaultOutcome::of(Kind::OutOfMemory);
   const SlotSection<S> section(s, v);
+  hint_path(s, v, address);
   Fault<S> f(s, v, section.get(), address, request);
+  f.invalidate_seq = S::Memory::template load<Order::Acquire>(s.invalidate_seq);
   if (walk_guest(s, v, *f.slots, address, request, smap_enforced, f.walk) == guest::WalkEnd::Fault)
     return counted(s, &Counters::faults_guest, FaultOutcome::inject(PageFault{address, f.walk.error_code}));
   const Gpa gpa = address_of(f.walk.gfn) + (address.value() & kPageMask);
   f.slot = f.slots->find(f.walk.gfn, v.slot_hint);
   if (f.slot == nullptr || (request.write && f.slot->flags().read_only))
     return counted(s, &Counters::faults_mmio, FaultOutcome::at(Kind::Mmio, gpa, request));
-  f.invalidate_seq = S::Memory::template load<Order::Acquire>(s.invalidate_seq);
   f.backing = s.host.backing(f.walk.gfn, request.write);
   switch (f.backing.kind) {
     case Backing::Kind::None:
@@ -268,6 +334,7 @@ template <class S>
 /// Effects: notes which of the vCPU's open write windows this fault hits.
 template <class S>
 void find_windows(Fault<S>& f) noexcept {
+  if (S::Memory::plain(f.s.window_owner) == 0) return;
   for (const WriteWindow& w : f.v.window) {
     if (!w.open || w.gfn != f.walk.gfn) continue;
     if (w.supervisor_write)

@@ -11,8 +11,8 @@ namespace shadowmmu::core {
 
 /// What to map. `rights` are the guest's; the Host's and the tracker's restrictions come on top.
 struct MapRequest {
-  Gfn gfn{};           ///< of the 4 KiB page asked for
-  Backing backing{};
+  Gfn gfn{};  ///< of the 4 KiB page asked for
+  const Backing& backing;
   Access rights{};
   Level level{1};      ///< of the entry to set
   bool write = false;  ///< the access writes
@@ -92,7 +92,7 @@ Mapped set_leaf(S& s, ExclusiveGuard<S>& g, typename S::Vcpu& v, Slot& slot, typ
   if (!p.role.direct()) p.side[i] = static_cast<std::uint32_t>(first.value());
   std::uint32_t* head = slot.rmap(r.gfn, r.level);
   if (head == nullptr) {
-    slot.give_heads(r.gfn, s.take_meta(v.magazine));
+    slot.give_heads(r.gfn, v.magazine.take_meta());
     head = slot.rmap(r.gfn, r.level);
   }
   if (HandleList::add(s.cells, *head, EntryHandle(p.index, i)) &&

@@ -14,7 +14,7 @@ namespace shadowmmu::core {
 /// Effects: makes sure that the pools can serve one fault; takes frames from m only. Requires: m is filled.
 template <class S>
 void reserve_metadata(S& s, Structure<S>, Magazine& m) noexcept {
-  const auto take = [&]() noexcept { return s.take_meta(m); };
+  const auto take = [&]() noexcept { return m.take_meta(); };
   if (s.pages.available() < 5 && !s.pages.full()) s.pages.grow(take);
   if (s.cells.available() < 32 && !s.cells.full()) s.cells.grow(take);
   if (!s.hash.ready()) {
@@ -39,7 +39,7 @@ template <class S>
 FlushOwed account_shadowed(S& s, Structure<S> h, typename S::Page& p, Magazine& m) noexcept {
   Slot* slot = s.snapshot->find_any(p.gfn);
   if (slot == nullptr) return FlushOwed::none();
-  if (!slot->has_track(p.gfn)) slot->give_track(p.gfn, s.take_meta(m));
+  if (!slot->has_track(p.gfn)) slot->give_track(p.gfn, m.take_meta());
   TrackCount& t = slot->track_cell(p.gfn);
   const bool first = t.upper == 0 && t.leaf == 0;
   if (p.role.level() > Level{1})

@@ -55,6 +55,7 @@ void unload_root(S& s, ExclusiveGuard<S>& g, typename S::Vcpu& v) noexcept {
     }
   }
   v.root = RootSet{};
+  v.path.epoch = ~std::uint64_t{0};
 }
 
 /// Effects: forgets the cached previous roots (CR4.PCIDE 0 -> 1, and whatever else makes them meaningless).

@@ -47,6 +47,7 @@ struct State {
   Gfn invalidate_first{}, invalidate_end{};
   Generation generation = 0;
   std::uint32_t serial = 0;
+  std::uint64_t epoch = 0;             ///< advances whenever a link or a root goes: what vCPUs remember of paths is void
   std::uint32_t limit = 0;             ///< shadow pages allowed
   std::uint32_t used = 0;              ///< shadow pages linked, invalid or waiting to be freed
   IndexedPool<Page> pages;
@@ -60,9 +61,8 @@ struct State {
   typename C::Stats stats;
   VcpuList<C> vcpus;
   std::uint32_t vcpu_count = 0;
-  void* spare = nullptr;               ///< metadata frames between two uses, chained through their first word
-  std::uint32_t spares = 0;
-  std::uint32_t side_frames = 0;
+  void* spare_sides = nullptr;         ///< frames of side words between two uses, chained through their first word
+  std::uint32_t side_frames = 0;       ///< those in use and spare: never given back before the end (see hint_path)
   std::uint32_t tables = 0;            ///< table frames that belong to shadow pages
   std::uint64_t window_owner = 0;      ///< cell: vCPU id + 1 that has write windows open; others stay out of the guest
   std::uint64_t* dummy_root = nullptr;  ///< one zero table: the root of a guest whose root is nowhere
@@ -88,38 +88,24 @@ struct State {
     stats.add(&Counters::flushes);
     host.flush(f.request(who));
   }
-  /// A metadata frame, zeroed: one given back earlier, or the vCPU's.
-  [[nodiscard]] void* take_meta(Magazine& m) noexcept {
-    if (spare == nullptr) return m.take_meta();
-    void* p = spare;
-    spare = *static_cast<void**>(p);
-    spares -= 1;
-    clear_frame(p);
-    return p;
-  }
-  void give_meta(void* p) noexcept {
-    if (spares >= 64) {
-      host.free_frame(host.to_phys(p));
-      return;
-    }
-    *static_cast<void**>(p) = spare;
-    spare = p;
-    spares += 1;
-  }
   /// Halves of one frame serve two pages with neighbouring indices.
   void give_side(Page& p) noexcept {
     if (!p.owns_side) return;
     p.owns_side = false;
     if (buddy_owns(p.index)) return;
-    side_frames -= 1;
-    give_meta(reinterpret_cast<void*>(reinterpret_cast<std::uintptr_t>(p.side) & ~static_cast<std::uintptr_t>(kPageMask)));
+    auto* frame = reinterpret_cast<void**>(reinterpret_cast<std::uintptr_t>(p.side) & ~static_cast<std::uintptr_t>(kPageMask));
+    *frame = spare_sides;
+    spare_sides = frame;
   }
   void take_side(Page& p, Magazine& m) noexcept {
     std::uintptr_t frame = 0;
     if (buddy_owns(p.index)) {
       frame = reinterpret_cast<std::uintptr_t>(page(p.index ^ 1U).side) & ~static_cast<std::uintptr_t>(kPageMask);
+    } else if (spare_sides != nullptr) {
+      frame = reinterpret_cast<std::uintptr_t>(spare_sides);
+      spare_sides = *static_cast<void**>(spare_sides);
     } else {
-      frame = reinterpret_cast<std::uintptr_t>(take_meta(m));
+      frame = reinterpret_cast<std::uintptr_t>(m.take_meta());
       side_frames += 1;
     }
     p.side = reinterpret_cast<std::uint32_t*>(frame + (p.index & 1U) * (kPageSize / 2));

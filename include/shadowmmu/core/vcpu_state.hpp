@@ -25,6 +25,14 @@ struct RootSet {
   bool loaded = false;
 };
 
+/// The directories (level 2) that the vCPU's last faults went through, by address. Void once State::epoch has moved.
+struct PathCache {
+  static constexpr unsigned kSlots = 8;
+  std::uint64_t epoch = ~std::uint64_t{0};
+  std::uint64_t region[kSlots] = {};  ///< address / 1 GiB
+  PageIndex page[kSlots] = {};
+};
+
 /// A write window: one guest frame (or, for CR0.WP = 0, one address) that the vCPU may write for one instruction.
 struct WriteWindow {
   Gfn gfn{};
@@ -52,6 +60,7 @@ struct VcpuState {
   std::uint64_t pdpte[4] = {};
   Role role{};                       ///< base role of pages made for this vCPU now
   RootSet root{};
+  PathCache path{};
   RootSet previous[Config::kPreviousRoots == 0 ? 1 : Config::kPreviousRoots] = {};
   std::uint64_t* pdpt = nullptr;     ///< frame of 128 hardware PDPTs of the PAE shape, below 4 GiB
   unsigned pdpt_slot = 0;            ///< the one in use; each root load takes the next, so that CR3 differs

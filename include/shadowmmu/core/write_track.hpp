@@ -42,6 +42,7 @@ void note_write(S& s, ExclusiveGuard<S>& g, Gfn gfn, unsigned offset, unsigned b
   const TrackCount t = slot->track(gfn);
   if (t.upper == 0 && t.leaf == 0) return;
   s.stats.add(&Counters::tracked_writes);
+  s.epoch += 1;  // the next fault walks the whole path, which is what ends a flood
   bool zap_some = false;
   for (auto& p : s.hash.bucket(gfn)) {
     if (p.gfn != gfn || p.role.direct()) continue;

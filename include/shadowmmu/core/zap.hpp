@@ -19,6 +19,7 @@ FlushOwed unlink_child(S& s, Entries<S> h, typename S::Page& parent, unsigned i)
   parent.live = static_cast<std::uint16_t>(parent.live - 1U);
   HandleList::remove(s.cells, child.parents, EntryHandle(parent.index, i));
   clear_unsync_child(s, parent, i);
+  s.epoch += 1;
   if constexpr (wants(S::Reclaim::kHooks, Hook::Unlink)) s.reclaim.on_unlink(parent, child);
   return FlushOwed::all();
 }
@@ -71,6 +72,7 @@ void prepare_zap(S& s, ExclusiveGuard<S>& g, typename S::Page& p) noexcept {
   list.erase(list.iterator_to(p));
   s.stats.add(&Counters::pages_zapped);
   if (p.roots != 0) {
+    s.epoch += 1;
     p.life = PageLife::Invalid;
     s.invalid.push_back(p);
     request_reload(s, h);
@@ -97,6 +99,7 @@ template <class S>
 void begin_generation(S& s, ExclusiveGuard<S>& g) noexcept {
   s.generation = static_cast<typename S::Generation>(s.generation + 1U);
   s.obsolete.splice(s.obsolete.end(), s.live);
+  s.epoch += 1;
   request_reload(s, g.held());
 }
 

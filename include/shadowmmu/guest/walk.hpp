@@ -9,16 +9,24 @@
 
 namespace shadowmmu::guest {
 
-/// One walk of the guest's tables: the path, the rights gathered on it, and where it ends. Arrays by level.
+/// One walk of the guest's tables: the path, the rights gathered on it, and where it ends. Arrays by level; only what
+/// the walk met is filled in, the rest is left as it was.
 struct Walk {
-  std::uint64_t gpte[5];     ///< entry read at each level down to `level`
-  Gfn table[5];              ///< frame of the table read at each level
-  unsigned index[5];         ///< entry within it
-  Access above[5];           ///< rights that the levels above grant: the role of that table's shadow page
-  unsigned level = 1;        ///< level of the entry that maps the page
-  Gfn gfn{};                 ///< 4 KiB frame of the access
-  Access rights{};           ///< of the mapping; without W while the leaf's D bit is clear
+  Walk() noexcept {}  // NOLINT(modernize-use-equals-default): must not clear 100 bytes on every fault
+
+  std::uint64_t gpte[5];       ///< entry read at each level down to `level`
+  std::uint64_t frame[5];      ///< guest frame of the table read at each level
+  std::uint16_t index[5];      ///< entry within it
+  std::uint8_t granted[5];     ///< rights that the levels above grant
+  std::uint8_t level = 1;      ///< level of the entry that maps the page
+  const void* leaf = nullptr;  ///< where the entry at `level` was read
+  Gfn gfn{};                   ///< 4 KiB frame of the access
+  Access rights{};             ///< of the mapping; without W while the leaf's D bit is clear
   std::uint32_t error_code = 0;
+
+  [[nodiscard]] Gfn table(unsigned l) const noexcept { return Gfn{frame[l]}; }
+  /// Rights of that table's shadow page.
+  [[nodiscard]] Access above(unsigned l) const noexcept { return Access{granted[l]}; }
 };
 
 /// How a walk ended.
@@ -48,40 +56,53 @@ class Walker {
  private:
   enum class Step : std::uint8_t { Found, Fault, Lost };
 
+  /// What stays the same on the way down.
+  struct Ask {
+    const Paging& paging;
+    Reader& reader;
+    Gva address;
+    AccessRequest request;
+    bool smap_enforced;
+    std::uint32_t code;
+  };
+
   static Step attempt(const Paging& p, Reader& reader, Gfn root, Gva a, AccessRequest request, bool smap_enforced,
                       Walk& w) noexcept {
-    Access rights = Access::all();
-    Gfn table = root;
-    std::uint64_t all = kEntryAccessed;
-    const std::uint32_t code =
-        (request.write ? pferr::kWrite : 0U) | (request.user ? pferr::kUser : 0U) |
-        (request.fetch && p.reports_fetch() ? pferr::kFetch : 0U);
-    for (unsigned level = Format::kTopLevel;; --level) {
-      const unsigned i = Format::index(a, level);
-      w.table[level] = table;
-      w.index[level] = i;
-      w.above[level] = rights;
-      const void* page = reader.page(table);
-      const std::uint64_t e = page == nullptr ? 0 : reader.load(static_cast<const Entry*>(page) + i);
-      w.gpte[level] = e;
-      if ((e & kEntryPresent) == 0) return fault(w, code);
-      if (p.reserved_set(e, level)) return fault(w, code | pferr::kPresent | pferr::kReserved);
-      rights = rights & p.grants(e);
-      all &= e;
-      if (p.maps_page(e, level)) {
-        w.level = level;
-        break;
-      }
-      table = Format::frame(e);
+    const std::uint32_t code = (request.write ? pferr::kWrite : 0U) | (request.user ? pferr::kUser : 0U) |
+                               (request.fetch && p.reports_fetch() ? pferr::kFetch : 0U);
+    return descend<Format::kTopLevel>(Ask{p, reader, a, request, smap_enforced, code}, root, Access::all(), kEntryAccessed, w);
+  }
+  template <unsigned L>
+  [[gnu::always_inline]] static Step descend(const Ask& ask, Gfn table, Access rights, std::uint64_t all, Walk& w) noexcept {
+    const unsigned i = Format::index(ask.address, L);
+    w.frame[L] = table.value();
+    w.index[L] = static_cast<std::uint16_t>(i);
+    w.granted[L] = static_cast<std::uint8_t>(rights.bits());
+    const void* page = ask.reader.page(table);
+    const Entry* at = static_cast<const Entry*>(page) + i;
+    const std::uint64_t e = page == nullptr ? 0 : ask.reader.load(at);
+    w.gpte[L] = e;
+    if ((e & kEntryPresent) == 0) return fault(w, ask.code);
+    if (ask.paging.reserved_set(e, L)) return fault(w, ask.code | pferr::kPresent | pferr::kReserved);
+    rights = rights & ask.paging.grants(e);
+    all &= e;
+    if constexpr (L > 1) {
+      if (!ask.paging.maps_page(e, L)) return descend<L - 1>(ask, Format::frame(e), rights, all, w);
     }
-    if (p.refuses(rights, request, smap_enforced)) return fault(w, code | pferr::kPresent);
-    const std::uint64_t leaf = w.gpte[w.level];
-    const bool sets_dirty = request.write && (leaf & kEntryDirty) == 0;
+    w.level = L;
+    w.leaf = at;
+    return arrive<L>(ask, e, rights, all, w);
+  }
+  template <unsigned L>
+  [[gnu::always_inline]] static Step arrive(const Ask& ask, std::uint64_t leaf, Access rights, std::uint64_t all, Walk& w) noexcept {
+    const bool write = ask.request.write;
+    if (ask.paging.refuses(rights, ask.request, ask.smap_enforced)) return fault(w, ask.code | pferr::kPresent);
+    w.rights = write || (leaf & kEntryDirty) != 0 ? rights : rights.without(Access::kWrite);
+    const bool sets_dirty = write && (leaf & kEntryDirty) == 0;
     if ((all & kEntryAccessed) == 0 || sets_dirty) {
-      if (!update(reader, request.write, w)) return Step::Lost;
+      if (!update(ask.reader, write, w)) return Step::Lost;
     }
-    w.gfn = Format::page_frame(leaf, w.level, a);
-    w.rights = (w.gpte[w.level] & kEntryDirty) != 0 || request.write ? rights : rights.without(Access::kWrite);
+    w.gfn = Format::page_frame(leaf, L, ask.address);
     return Step::Found;
   }
   static Step fault(Walk& w, std::uint32_t code) noexcept {
@@ -94,7 +115,7 @@ class Walker {
       const std::uint64_t old = w.gpte[level];
       const std::uint64_t now = old | kEntryAccessed | (write && level == w.level ? kEntryDirty : 0);
       if (now == old) continue;
-      const Gpa at = address_of(w.table[level]) + w.index[level] * sizeof(Entry);
+      const Gpa at = address_of(w.table(level)) + w.index[level] * sizeof(Entry);
       switch (reader.exchange(at, sizeof(Entry), old, now)) {
         case GuestExchange::Done:
           w.gpte[level] = now;
