@@ -16,7 +16,6 @@ enum class Error : std::uint8_t {
   NoSuchSlot,     ///< the slot id names no slot
   NotBacked,      ///< no memory there
   GuestFault,     ///< the guest's own tables refuse; see PageFault
-  LimitTooLow,    ///< below what the registered vCPUs need
   WindowBusy,     ///< too many write windows are open
   BadControls,    ///< the control registers name no paging mode of this format
 };

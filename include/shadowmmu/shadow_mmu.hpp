@@ -36,7 +36,7 @@ class Mmu {
   /// Effects: an Mmu without memory. Requires: host outlives it; its functions are not called yet. Allocates: nothing.
   explicit Mmu(H& host, const Caps& caps = {}) noexcept : state_(host, caps) {
     check_host();
-    state_.limit = C::kMinLimit;
+    core::apply_limit(state_);
   }
   Mmu(const Mmu&) = delete;
   Mmu& operator=(const Mmu&) = delete;
@@ -45,7 +45,8 @@ class Mmu {
   ~Mmu() { destroy(); }
 
   /// Effects: guest frames [first, first + pages) are memory that the Host backs. Errors: BadRange, Overlap,
-  /// TooManySlots, OutOfMemory; then nothing changed. Locking: slots lock, then the lock. Allocates: 2 frames + 2 a GiB.
+  /// TooManySlots, OutOfMemory; then nothing changed. Locking: slots lock, then the lock. Allocates: 2 frames, 1 a started
+  /// 128 GiB, 2 a started GiB.
   [[nodiscard]] Result<SlotId> add_slot(Gfn first, std::uint64_t pages, SlotFlags flags = {}) noexcept {
     return core::add_slot(state_, first, pages, flags);
   }
@@ -76,8 +77,8 @@ class Mmu {
     }
   }
 
-  /// Effects: every shadow page is zapped and freed; vCPUs load fresh roots. Locking: slots lock, then the lock held
-  /// throughout. Flush: done. Complexity: O(shadow pages).
+  /// Effects: every shadow page is zapped and freed, roots in use as soon as their vCPU has loaded another, which each
+  /// does before it enters again. Locking: slots lock, then the lock held throughout. Flush: done. Complexity: O(shadow pages).
   void zap_all() noexcept {
     const core::SlotsScope<State> scope(state_);
     core::ExclusiveGuard<State> g(state_);
@@ -89,17 +90,15 @@ class Mmu {
   /// Returns: that least number. Locking: takes the lock. Flush: done.
   std::uint32_t set_limit(std::uint32_t n) noexcept {
     core::ExclusiveGuard<State> g(state_);
-    // Four pinned directories a vCPU, the three levels of a fault's path, and the reserve.
-    const std::uint32_t least = state_.vcpu_count * 4U + 3U + C::kLowPages;
-    state_.limit = n < least ? least : n;
-    state_.limit_chosen = true;
+    state_.wanted_limit = n == 0 ? 1 : n;
+    core::apply_limit(state_);
     static_cast<void>(core::evict(state_, g, 0));
-    return least;
+    return core::least_limit(state_);
   }
   /// Effects: frees up to n shadow pages, obsolete ones first. Returns: how many. Flush: done.
   std::uint32_t shrink(std::uint32_t n) noexcept {
     core::ExclusiveGuard<State> g(state_);
-    return core::evict(state_, g, core::available_pages(state_) + n);
+    return core::evict(state_, g, std::uint64_t{core::available_pages(state_)} + n);
   }
 
   /// Returns: the verdict on every invariant. Locking: takes the lock. Complexity: O(pages * 512).
@@ -111,9 +110,15 @@ class Mmu {
     const core::ExclusiveGuard<State> g(state_);
     return state_.stats.snapshot();
   }
-  [[nodiscard]] std::uint32_t limit() const noexcept { return state_.limit; }
+  /// Returns: the limit in force. Locking: takes the lock.
+  [[nodiscard]] std::uint32_t limit() noexcept {
+    const core::ExclusiveGuard<State> g(state_);
+    return state_.limit;
+  }
   /// Returns: 4 KiB frames of metadata in use, hardware tables, slots and vCPU magazines excluded.
-  [[nodiscard]] std::uint32_t metadata_frames() const noexcept {
+  /// Locking: takes the lock.
+  [[nodiscard]] std::uint32_t metadata_frames() noexcept {
+    const core::ExclusiveGuard<State> g(state_);
     return state_.pages.frames() + state_.cells.frames() + state_.hash.frames() + state_.side_frames;
   }
 

@@ -6,7 +6,7 @@ namespace shadowmmu {
 
 /// Everything that is counted. Counters change under the Mmu's lock, so a snapshot taken under it is consistent.
 struct Counters {
-  std::uint64_t faults = 0;             ///< handle_fault calls
+  std::uint64_t faults = 0;             ///< handle_fault calls that came to an answer (not: host errors, out of memory)
   std::uint64_t faults_fixed = 0;       ///< entry installed or upgraded
   std::uint64_t faults_spurious = 0;    ///< the entry was right already
   std::uint64_t faults_guest = 0;       ///< injected into the guest
@@ -30,7 +30,7 @@ struct Counters {
   std::uint64_t rmap_zapped_long = 0;   ///< chains that grew beyond bounds
   std::uint64_t rmap_longest = 0;
   std::uint64_t pages_used = 0;         ///< now
-  std::uint64_t pages_used_lowest = 0;  ///< after the limit was first reached (or 0)
+  std::uint64_t pages_used_lowest = 0;  ///< right after an eviction; 0 as long as there was none
   std::uint64_t pages_used_highest = 0;
 };
 
@@ -43,6 +43,9 @@ struct On {
   void peak(std::uint64_t Counters::*m, std::uint64_t v) noexcept {
     if (c.*m < v) c.*m = v;
   }
+  void trough(std::uint64_t Counters::*m, std::uint64_t v) noexcept {
+    if (c.*m == 0 || v < c.*m) c.*m = v;
+  }
   [[nodiscard]] Counters snapshot() const noexcept { return c; }
 };
 /// Counting off: no memory, no instruction.
@@ -50,6 +53,7 @@ struct Off {
   void add(std::uint64_t Counters::*, std::uint64_t = 1) noexcept {}
   void set(std::uint64_t Counters::*, std::uint64_t) noexcept {}
   void peak(std::uint64_t Counters::*, std::uint64_t) noexcept {}
+  void trough(std::uint64_t Counters::*, std::uint64_t) noexcept {}
   [[nodiscard]] Counters snapshot() const noexcept { return {}; }
 };
 }  // namespace stats

@@ -4,6 +4,7 @@
 
 #include "shadowmmu/core/control.hpp"
 #include "shadowmmu/core/fault.hpp"
+#include "shadowmmu/core/slot_ops.hpp"
 #include "shadowmmu/core/window.hpp"
 
 namespace shadowmmu {
@@ -32,26 +33,29 @@ class BasicVcpu {
 
  public:
   /// Effects: registers a vCPU in reset state (paging off, or direct under a second-level format). Requires: mmu
-  /// outlives it; `id` is unused. Locking: takes the Mmu's lock. Allocates: nothing.
+  /// outlives it; `id` is unused. Locking: slots lock, then the Mmu's lock. Allocates: nothing.
   explicit BasicVcpu(Mmu& mmu, VcpuId id = VcpuId{0}) noexcept : mmu_(mmu) {
     v_.id = id;
     core::reset_vcpu(state(), v_);
-    const core::ExclusiveGuard<State> g(state());
+    const core::SlotsScope<State> scope(state());
+    core::ExclusiveGuard<State> g(state());
     state().vcpus.push_back(v_);
     state().vcpu_count += 1;
+    core::apply_limit(state());
   }
   BasicVcpu(const BasicVcpu&) = delete;
   BasicVcpu& operator=(const BasicVcpu&) = delete;
-  /// Effects: drops its roots and gives its frames back. Requires: not in the guest.
+  /// Effects: closes its windows, drops its roots and gives its frames back. Requires: not in the guest.
   ~BasicVcpu() {
     State& s = state();
+    core::end_windows(s, v_);
     {
+      const core::SlotsScope<State> scope(s);
       core::ExclusiveGuard<State> g(s);
       core::unload_root(s, g, v_);
-      for (auto& w : v_.window) w.open = false;
-      core::close_if_idle(s, v_);
       s.vcpus.erase(s.vcpus.iterator_to(v_));
       s.vcpu_count -= 1;
+      core::apply_limit(s);
     }
     v_.magazine.drain(s.host);
     if (v_.pdpt != nullptr) s.host.free_frame(s.host.to_phys(v_.pdpt));
@@ -83,7 +87,7 @@ class BasicVcpu {
 
   /// Effects: answers a page fault (x86: CR2 and error code) or second-level violation (address, and the access as a
   /// page-fault code). Returns: what to do; see FaultOutcome. Locking: takes the lock. Flush: done. Allocates: up to
-  /// 25 frames, before the lock. Complexity: O(levels), plus eviction at the limit.
+  /// 25 frames before the lock, twice that and one below 4 GiB where a root must be loaded first. Complexity: O(levels), plus eviction at the limit.
   [[nodiscard]] FaultOutcome handle_fault(Gva address, std::uint32_t error_code, CpuMode mode = {}) noexcept {
     const AccessRequest r{(error_code & pferr::kWrite) != 0, (error_code & pferr::kFetch) != 0, (error_code & pferr::kUser) != 0};
     return core::handle_fault(state(), v_, address, r, guest::Paging::smap_enforced(mode));

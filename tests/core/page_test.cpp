@@ -15,7 +15,7 @@ TEST_CASE("a page of an earlier generation is never found, even while it is hash
   REQUIRE(m.fill(host).ok());
   {
     core::ExclusiveGuard<S> g(s);
-    core::reserve_metadata(s, g.held(), m);
+    REQUIRE(core::reserve_metadata(s, g, m));
     const core::Role role = core::Role{}.with_level(Level{2}).with_direct(true);
     auto* p = core::get_page(s, g, Gfn{0}, role, m);
     REQUIRE(p != nullptr);

@@ -25,9 +25,10 @@ inline constexpr unsigned kKinds = 12;
 template <class Mmu>
 class World {
  public:
-  explicit World(std::uint64_t seed) : host_(1024, 4096, seed), guest_(host_), tcpu_(host_, VcpuId{0}, config(seed)), mmu_(host_, caps()) {
+  explicit World(std::uint64_t seed) : host_(2048, 4096, seed), guest_(host_), tcpu_(host_, VcpuId{0}, config(seed)), mmu_(host_, caps()) {
+    if (seed % 4 == 0) host_.use_large_pages(seed);
     build();
-    slot_ = mmu_.add_slot(Gfn{0}, 1000).value();
+    slot_ = mmu_.add_slot(Gfn{0}, kSlotPages).value();
     vcpu_ = std::make_unique<typename Mmu::Vcpu>(mmu_, VcpuId{0});
     mirror_.resize((guest_.table_end - 16) * 512);
     remember();
@@ -69,7 +70,7 @@ class World {
         if (m == Mode::Bits32)
           for (std::uint64_t f = 0; f < 1024; ++f) guest_.map(m, root, GuestModel::kLinear + (f << 12), f, 0x67);
         else
-          for (std::uint64_t f = 0; f < 1024; f += 512) guest_.map(m, root, GuestModel::kLinear + (f << 12), f, 0x67, 2);
+          for (std::uint64_t f = 0; f < 2048; f += 512) guest_.map(m, root, GuestModel::kLinear + (f << 12), f, 0x67, 2);
         for (const std::uint64_t a : universe(m)) guest_.map(m, root, a, 200 + (a >> 12) % 40 + r * 40, 7);
       }
     guest_.table_end = guest_.next_frame;
@@ -85,9 +86,9 @@ class World {
     return v;
   }
   [[nodiscard]] std::uint64_t some_address(std::uint64_t choice) const {
-    if (guest_.mode == Mode::Flat) return (choice % 1024) << 12;
+    if (guest_.mode == Mode::Flat) return (choice % 2060) << 12;
     const auto v = universe(guest_.mode);
-    if (choice % 8 == 0) return GuestModel::kLinear + ((choice >> 8) % 1030 << 12);
+    if (choice % 8 == 0) return GuestModel::kLinear + ((choice >> 8) % 2060 << 12);
     return v[(choice >> 8) % v.size()];
   }
 
@@ -103,7 +104,7 @@ class World {
   void forget_all() { stale_.clear(); }
   void forget(std::uint64_t a) {
     const std::uint64_t page = a >> 12;
-    if (a >= GuestModel::kLinear && a < GuestModel::kLinear + (1U << 22)) {
+    if (a >= GuestModel::kLinear && a < GuestModel::kLinear + (1U << 23)) {
       std::erase_if(stale_, [&](const auto& s) { return s.first >> 9 == page >> 9; });
     }
     stale_.erase(page);
@@ -220,7 +221,7 @@ class World {
   }
   void succeeded(std::uint64_t a, AccessRequest r, CpuMode m, Hpa hpa) {
     const std::uint64_t gfn = host_.gfn_at(hpa);
-    if (gfn >= slot_pages_) return fail("an access reached a frame that no slot owns");
+    if (gfn >= kSlotPages) return fail("an access reached a frame that no slot owns");
     const auto now = guest_.oracle(a, r, m);
     const auto found = stale_.find(a >> 12);
     const bool current = !now.fault && now.gpa.value() >> 12 == gfn;
@@ -262,8 +263,8 @@ class World {
         else if (o.address != a) fail("CR2 is wrong");
         return true;
       case Kind::Mmio: {
-        const bool rom = r.write && !now.fault && now.gpa.value() >> 12 < slot_pages_ && host_.backing(frame_of(now.gpa), false).kind == Backing::Kind::ReadOnly;
-        if (now.fault || (now.gpa.value() >> 12 < slot_pages_ && !rom)) fail("memory was taken for MMIO");
+        const bool rom = r.write && !now.fault && now.gpa.value() >> 12 < kSlotPages && host_.backing(frame_of(now.gpa), false).kind == Backing::Kind::ReadOnly;
+        if (now.fault || (now.gpa.value() >> 12 < kSlotPages && !rom)) fail("memory was taken for MMIO");
         compare(nullptr, &now.updates);
         return true;
       }
@@ -320,7 +321,7 @@ class World {
         forget(some_address(x.a));
         break;
       case 8: {
-        const Gfn g{x.b % 4 != 0 ? 200 + x.a % 120 : x.a % slot_pages_};  // mostly frames in use
+        const Gfn g{x.b % 4 != 0 ? 200 + x.a % 120 : x.a % kSlotPages};  // mostly frames in use
         mmu_.invalidate_begin(g, 1 + x.b % 3);
         host_.rebase(g, x.c);
         mmu_.invalidate_end();
@@ -414,7 +415,7 @@ class World {
       return;
     }
     for (int i = 0; i < 3; ++i) {
-      const Result<SlotId> r = mmu_.add_slot(Gfn{0}, slot_pages_);
+      const Result<SlotId> r = mmu_.add_slot(Gfn{0}, kSlotPages);
       if (r.ok()) {
         slot_ = r.value();
         return;
@@ -498,7 +499,7 @@ class World {
   Mmu mmu_;
   std::unique_ptr<typename Mmu::Vcpu> vcpu_;
   SlotId slot_{};
-  std::uint64_t slot_pages_ = 1000;
+  static constexpr std::uint64_t kSlotPages = 2000;
   std::vector<std::uint64_t> mirror_;
   std::map<std::uint64_t, Stale> stale_;
   std::set<std::uint64_t> touched_;

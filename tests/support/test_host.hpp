@@ -19,9 +19,18 @@ class TestHost : public host::Arena {
     for (std::uint64_t i = 0; i < 2 * guest_pages; ++i) place_.push_back(i);
     sim::Random rng(seed);
     rng.shuffle(place_);
+    whole_.resize(guest_pages / 512 + 1);
     read_only_.resize(guest_pages);
   }
-
+  /// Effects: from now on the guest's memory lies in host pages of 2 MiB, shuffled as such. Requires: nothing is mapped.
+  void use_large_pages(std::uint64_t seed) {
+    std::vector<std::uint64_t> blocks(place_.size() / 512);
+    for (std::uint64_t i = 0; i < blocks.size(); ++i) blocks[i] = i;
+    sim::Random rng(seed);
+    rng.shuffle(blocks);
+    for (std::uint64_t i = 0; i < blocks.size() * 512; ++i) place_[i] = blocks[i / 512] * 512 + i % 512;
+    for (auto&& w : whole_) w = true;
+  }
   Result<Hpa> alloc_frame(FrameKind k) noexcept {
     allocations += 1;
     if (fail_in != 0 && --fail_in == 0) {
@@ -43,7 +52,7 @@ class TestHost : public host::Arena {
   Backing backing(Gfn g, bool write) noexcept {
     if (g.value() >= pages_) return {};
     Backing b = Arena::backing(Gfn{place_[g.value()]}, write);
-    b.level = Level{1};
+    b.level = whole_[g.value() / 512] ? Level{2} : Level{1};
     if (read_only_[g.value()]) b.kind = Backing::Kind::ReadOnly;
     return b;
   }
@@ -54,6 +63,7 @@ class TestHost : public host::Arena {
     std::memcpy(Arena::guest_page(Gfn{place_[other]}), guest_page(g), kPageSize);
     std::memset(guest_page(g), 0x5a, kPageSize);
     std::swap(place_[g.value()], place_[other]);
+    whole_[g.value() / 512] = false;
   }
   /// Returns: the guest frame that lies at this host address, or guest_pages() if none does.
   [[nodiscard]] std::uint64_t gfn_at(Hpa a) const noexcept {
@@ -87,6 +97,7 @@ class TestHost : public host::Arena {
   std::uint64_t pages_;
   std::vector<std::uint64_t> place_;
   std::vector<bool> read_only_;
+  std::vector<bool> whole_;  ///< the 2 MiB of guest frames are one host page
 };
 
 /// A simulated CPU whose TLB hears the Host's flushes, and only those.

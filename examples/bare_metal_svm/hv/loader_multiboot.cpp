@@ -34,8 +34,10 @@ bool read_header(const BootModule& file, ElfHeader& e) noexcept {
   return std::memcmp(e.ident, kIdent, sizeof kIdent) == 0 && e.program_header_size == sizeof(ProgramHeader);
 }
 
+// Effects: `entry`, if it is a virtual address of a segment, becomes its physical one.
 // Returns: the end of the highest segment, or 0 if one does not fit.
-std::uint64_t load_segments(const BootModule& file, const ElfHeader& e, GuestMemory& memory) noexcept {
+std::uint64_t load_segments(const BootModule& file, const ElfHeader& e, GuestMemory& memory,
+                            std::uint32_t& entry) noexcept {
   constexpr std::uint32_t kLoad = 1;
   std::uint64_t end = kMiB;
   for (unsigned i = 0; i < e.program_header_count; ++i) {
@@ -48,6 +50,7 @@ std::uint64_t load_segments(const BootModule& file, const ElfHeader& e, GuestMem
     const std::uint64_t to = p.physical_address;
     if (!memory.fill(to, 0, p.memory_size) || !memory.write(to, file.data + p.offset, p.file_size)) return 0;
     if (to + p.memory_size > end) end = to + p.memory_size;
+    if (e.entry - p.virtual_address < p.memory_size) entry = e.entry - p.virtual_address + p.physical_address;
   }
   return end;
 }
@@ -87,7 +90,8 @@ LoadResult load_multiboot(const BootInfo& boot, GuestMemory& memory, EntryState&
   const BootModule& file = boot.modules[0];
   ElfHeader e;
   if (!read_header(file, e) || !has_multiboot_header(file)) return LoadResult::NotMine;
-  const std::uint64_t end = load_segments(file, e, memory);
+  std::uint32_t start = e.entry;
+  const std::uint64_t end = load_segments(file, e, memory, start);
   if (end == 0) return LoadResult::DoesNotFit;
 
   Placer place(memory, end);
@@ -97,8 +101,8 @@ LoadResult load_multiboot(const BootInfo& boot, GuestMemory& memory, EntryState&
   info.mem_upper = static_cast<std::uint32_t>((memory.main_end() - kMiB) >> 10);
   if (boot.module_count > 1) {
     const BootModule& m = boot.modules[1];
-    const std::uint32_t start = place.put(m.data, m.size, 4096);
-    const multiboot::Module module{start, static_cast<std::uint32_t>(start + m.size), place.put(m.string), 0};
+    const std::uint32_t at = place.put(m.data, m.size, 4096);
+    const multiboot::Module module{at, static_cast<std::uint32_t>(at + m.size), place.put(m.string), 0};
     info.flags |= multiboot::kInfoModules;
     info.module_count = 1;
     info.modules = place.put(&module, sizeof module, 4);
@@ -109,7 +113,7 @@ LoadResult load_multiboot(const BootInfo& boot, GuestMemory& memory, EntryState&
   const std::uint32_t info_at = place.put(&info, sizeof info, 8);
   const std::uint64_t gdt = (place.next() + 15) & ~15ULL;
   if (place.failed() || !write_gdt(memory, gdt, entry)) return LoadResult::DoesNotFit;
-  entry.rip = e.entry;
+  entry.rip = start;
   entry.rax = multiboot::kLoaderMagic;
   entry.rbx = info_at;
   return LoadResult::Ok;

@@ -21,7 +21,8 @@ enum class GuestExchange : std::uint8_t {
 template <class H>
 concept HostComplete = requires { sizeof(H); };
 
-/// Frames: single, 4 KiB, contents undefined. `TableBelow4G` must lie below 4 GiB. Called without the Mmu's lock.
+/// Frames: single, 4 KiB, contents undefined. `TableBelow4G` must lie below 4 GiB.
+/// alloc_frame is called without the Mmu's lock; free_frame also with it held.
 template <class H>
 concept HostFrames = requires(H& h, FrameKind k, Hpa p) {
   { h.alloc_frame(k) } noexcept -> std::same_as<Result<Hpa>>;

@@ -141,7 +141,9 @@ class Audit {
     const guest::Paging paging = paging_of(s_, p.role);
     const std::uint64_t g = gpte_of<S>(table, p, i);
     Access most = p.role.access() & paging.grants(g);
-    if ((g & guest::kEntryDirty) == 0) most = most.without(Access::kWrite);
+    // A table in ROM never gets its D bit: writes go on without.
+    const bool rom = s_.snapshot->find_any(p.gfn)->flags().read_only || s_.host.backing(p.gfn, false).kind == Backing::Kind::ReadOnly;
+    if ((g & guest::kEntryDirty) == 0 && !rom) most = most.without(Access::kWrite);
     const Access have = Arch::rights(e);
     const bool rewritten = !p.role.wp() && have.write() && !have.user();
     if (rewritten) most = most.with(Access::kWrite);

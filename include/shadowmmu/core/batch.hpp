@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <utility>
 
+#include "shadowmmu/concepts/lock.hpp"
 #include "shadowmmu/core/page.hpp"
 #include "shadowmmu/flush.hpp"
 
@@ -56,10 +57,12 @@ class Disposal {
  public:
   template <Stage G>
   using B = Batch<S, G>;
+  using Structure = Held<typename S::Lock, Cap::Structure>;
 
   /// Effects: one flush of paging structures for all of b and whatever was dropped before; it starts after the last
   /// unlink, since b is complete. Flush: done. Locking: the Mmu's lock is held.
-  [[nodiscard]] static B<Stage::Flushed> flush(S& s, B<Stage::Zapped>&& b) noexcept {
+  [[nodiscard]] static B<Stage::Flushed> flush(S& s, Structure h, B<Stage::Zapped>&& b) noexcept {
+    h.verify(s.lock);
     b.pages_.splice(b.pages_.end(), s.dropped);
     if (!b.pages_.empty()) s.flush(FlushOwed::all());
     return B<Stage::Flushed>{std::move(b)};
@@ -77,7 +80,7 @@ class Disposal {
       s.free_page(p);
     }
   }
-  static void commit(S& s, B<Stage::Zapped>&& b) noexcept { release(s, wait_readers(s, flush(s, std::move(b)))); }
+  static void commit(S& s, Structure h, B<Stage::Zapped>&& b) noexcept { release(s, wait_readers(s, flush(s, h, std::move(b)))); }
 };
 
 }  // namespace shadowmmu::core

@@ -40,10 +40,12 @@ template <class S>
   return true;
 }
 
-/// Effects: this vCPU forgets its translations: its unsync tables are synced before it enters again.
+/// Effects: this vCPU forgets its translations: its unsync tables are synced before it enters again, those of previous
+/// roots before they are used again.
 template <class S>
 void guest_flush(S& s, typename S::Vcpu& v) noexcept {
-  v.sync_due = true;
+  v.sync_due = v.root.stale = true;
+  for (RootSet& r : v.previous) r.stale = true;
   s.host.flush(FlushOwed::all().request(v.id));
 }
 
@@ -95,7 +97,12 @@ template <class S>
   v.cr3 = cr3;
   if (v.paging.mode() == GuestMode::NonPaging) return ControlOutcome::Done;
   S::Memory::template store<Order::Relaxed>(v.reload, 1);
-  if (!keep) guest_flush(s, v);
+  if (keep) return ControlOutcome::Done;
+  // With PCIDs the load flushes one address space; those of the other previous roots stay as they are.
+  v.sync_due = true;
+  v.root.stale = v.root.stale || !pcide || v.root.cr3 == cr3;
+  for (RootSet& r : v.previous) r.stale = r.stale || !pcide || r.cr3 == cr3;
+  s.host.flush(FlushOwed::all().request(v.id));
   return ControlOutcome::Done;
 }
 
@@ -117,16 +124,14 @@ void invlpg(S& s, typename S::Vcpu& v, Gva a) noexcept {
 
 /// Returns: what the hardware must run with (design: PG = WP = PAE = NX = 1, PCIDE = 0; paged real mode if PE = 0).
 template <class S>
-[[nodiscard]] HwState hw_state(S& s, const typename S::Vcpu& v) noexcept {
+[[nodiscard]] HwState hw_state(const S& s, const typename S::Vcpu& v) noexcept {
   HwState h;
-  const auto* p = s.strong(v.root.page[0]);
-  const Hpa top = p != nullptr ? s.table_address(*p) : s.host.to_phys(s.dummy_root);
   if constexpr (S::Arch::kGuests.has(GuestMode::Direct)) {
-    h.cr3 = S::Arch::make_pointer(s.caps, top);
+    h.cr3 = S::Arch::make_pointer(s.caps, v.top);
   } else {
     const bool lma = v.paging.mode() == GuestMode::Long4;
     h.cr0 = v.controls.cr0 | cr0::kPg | cr0::kWp;
-    h.cr3 = (lma ? top : s.host.to_phys(v.pdpt + v.pdpt_slot * 4U)).value();
+    h.cr3 = v.top.value();
     h.cr4 = (v.controls.cr4 | cr4::kPae) & ~(cr4::kPcide | cr4::kLa57 | cr4::kPke | cr4::kPks);
     if (v.paging.mode() == GuestMode::NonPaging) h.cr4 &= ~(cr4::kSmep | cr4::kSmap);
     h.efer = (v.controls.efer & ~(efer::kLme | efer::kLma)) | efer::kNxe | (lma ? efer::kLme | efer::kLma : 0);

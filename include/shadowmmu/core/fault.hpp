@@ -23,6 +23,7 @@ struct Fault {
   const SlotSnapshot* slots;
   Gva address{};
   AccessRequest request{};
+  Access granted{};  ///< what the guest's tables grant, whatever the request made of it
   guest::Walk walk;  ///< filled by the walk, by level: not cleared first
   Slot* slot = nullptr;
   Backing backing{};
@@ -30,6 +31,12 @@ struct Fault {
   bool window = false;
   bool supervisor_window = false;
 };
+
+/// Returns: whether hardware can name the frame; one beyond MAXPHYADDR would set reserved or software bits.
+template <class S>
+[[nodiscard]] bool addressable(const S& s, const Backing& b) noexcept {
+  return b.pfn.value() >> (s.caps.host_address_bits - kPageShift) == 0;
+}
 
 /// Effects: walks the tables of the mode in force. Non-paging and direct maps: the address is the gpa.
 template <class S>
@@ -53,7 +60,8 @@ template <class S>
       return guest::Walker<guest::Bits32, GuestReader<S>>::run(v.paging, reader, guest::Bits32::frame(v.cr3), a, request, smap_enforced, w);
   w.gfn = Gfn{a.value() >> kPageShift};
   w.rights = Access::all();
-  w.level = S::Arch::kMaxLeafLevel;
+  // The PAE shape ends in directories: no leaf above 2 MiB under it.
+  w.level = v.paging.mode() == GuestMode::Direct ? S::Arch::kMaxLeafLevel : 2;
   return guest::WalkEnd::Found;
 }
 
@@ -109,17 +117,18 @@ template <class S>
   return p;
 }
 /// Effects: starts to fetch the cache lines of the shadow entry and its side word while the guest's tables are walked.
-/// Reads metadata without the lock: page structures and side words stay what they are until the Mmu ends, and a stale
-/// value only fetches a useless line. Takes no effect on what is installed.
+/// Reads metadata without the lock and races with whoever changes it, knowingly: page structures and side words remain
+/// memory of their kind until the Mmu ends, the index is checked, and a stale value only fetches a useless line. Nothing
+/// that is installed depends on it.
 template <class S>
-inline void hint_path(S& s, const typename S::Vcpu& v, Gva a) noexcept {
+__attribute__((no_sanitize("thread"))) void hint_path(S& s, const typename S::Vcpu& v, Gva a) noexcept {
   const std::uint64_t region = a.value() >> 30U;
   const unsigned slot = region % PathCache::kSlots;
   if (v.path.region[slot] != region || v.path.page[slot] == kNoPage) return;
   const std::uint32_t* side = s.page(v.path.page[slot]).side;
   if (side == nullptr) return;
   const PageIndex child = S::Memory::plain(side[Level{2}.index(a.value())]);
-  if (child == kNoPage || child >= s.pages.end()) return;
+  if (child == kNoPage || child >= s.pages.template published<typename S::Memory>()) return;
   const auto& leaf = s.page(child);
   const unsigned i = Level{1}.index(a.value());
   if (leaf.table != nullptr) __builtin_prefetch(leaf.table + i, 1);
@@ -145,7 +154,7 @@ template <class S>
   using Arch = typename S::Arch;
   S& s = f.s;
   auto& v = f.v;
-  const Level goal = mapping_level(s, *f.slot, f.walk.gfn, f.backing, Level{f.walk.level});
+  Level goal = mapping_level(s, *f.slot, f.walk.gfn, f.backing, Level{f.walk.level});
   auto* p = path_start(f, goal);
   if (p == nullptr) {
     S::Memory::template store<Order::Relaxed>(v.reload, 1);
@@ -162,10 +171,13 @@ template <class S>
       const unsigned down = l.value() - 1;
       if (const std::uint64_t e = entry<S>(*p, i); Arch::present(e)) {
         child = &s.child(*p, i);
-        // Upper tables are write-tracked: a linked child that disagrees means that the walk is older than the link.
+        // Upper tables are write-tracked: a linked child that disagrees means that the walk is older than the link. The
+        // link goes all the same, so that no lost write can make this a retry for ever.
         if (is_leaf<S>(*p, e) || child->gfn != f.walk.table(down) || child->role.access() != f.walk.above(down) ||
-            child->role.direct())
+            child->role.direct()) {
+          g.owe(zap_entry(s, g.held(), *p, i));
           return Fetched::Retry;
+        }
       } else {
         const unsigned q = v.paging.mode() == GuestMode::Bits32 ? static_cast<unsigned>(f.address.value() >> l.shift()) & 1U : 0U;
         const Role role = v.role.with_level(l.down()).with_direct(false).with_access(f.walk.above(down)).with_quadrant(q);
@@ -173,9 +185,13 @@ template <class S>
         if (child == nullptr) return Fetched::OutOfMemory;
         if (!gpte_unchanged(f, l.value())) return Fetched::Retry;
         link_child(s, g.held(), *p, i, *child);
+        // The new page may shadow a table inside the very page that is to be mapped: no large mapping over it.
+        goal = mapping_level(s, *f.slot, f.walk.gfn, f.backing, Level{f.walk.level});
       }
     } else {
-      child = direct_child(s, g, v, *p, i, f.walk.gfn, v.role.with_access(f.walk.rights));
+      // Keyed by what the tables grant, not by what CR0.WP = 0 makes of it: an instruction that executes from and writes
+      // to one large page needs both entries in one child.
+      child = direct_child(s, g, v, *p, i, f.walk.gfn, v.role.with_access(f.granted));
       if (child == nullptr) return Fetched::OutOfMemory;
     }
     p = child;
@@ -228,7 +244,7 @@ void prefetch_window(Fault<S>& f, ExclusiveGuard<S>& g, typename S::Page& p, uns
     Access rights = p.role.access() & f.v.paging.grants(e);
     if ((e & guest::kEntryDirty) == 0) rights = rights.without(Access::kWrite);
     const Backing b = s.host.backing(gfn, false);
-    if (b.kind != Backing::Kind::Memory) continue;
+    if (b.kind != Backing::Kind::Memory || !addressable(s, b)) continue;
     if (s.cells.available() < 2) return;
     set_leaf(s, g, f.v, *slot, p, j, MapRequest{gfn, b, rights, Level{1}, false, false, false});
     s.stats.add(&Counters::prefetched);
@@ -246,8 +262,7 @@ template <class S>
     s.stats.add(&Counters::faults_retried);
     return FaultOutcome::of(Kind::Retry);
   }
-  reserve_metadata(s, g.held(), f.v.magazine);
-  if (!make_pages_available(s, g)) return FaultOutcome::of(Kind::OutOfMemory);
+  if (!make_pages_available(s, g) || !reserve_metadata(s, g, f.v.magazine)) return FaultOutcome::of(Kind::OutOfMemory);
   // After reclaim, which may have taken the root itself. No root has gone while the epoch stands.
   if (f.v.path.epoch != s.epoch && root_stale(s, f.v)) {
     s.stats.add(&Counters::faults_retried);
@@ -285,7 +300,7 @@ FaultOutcome counted(S& s, std::uint64_t Counters::*which, FaultOutcome o) noexc
   return o;
 }
 
-/// Effects: answers a hardware fault of v. Locking: takes the Mmu's lock once. Allocates: before it.
+/// Effects: answers a hardware fault of v. Locking: takes the Mmu's lock, once where the root is ready. Allocates: before.
 template <class S>
 [[nodiscard]] FaultOutcome handle_fault(S& s, typename S::Vcpu& v, Gva address, AccessRequest request, bool smap_enforced) noexcept {
   using Kind = FaultOutcome::Kind;
@@ -321,7 +336,9 @@ template <class S>
       if (request.write && !f.backing.writable) return FaultOutcome::at(Kind::HostError, gpa, request);
       break;
   }
+  if (!addressable(s, f.backing)) return FaultOutcome::at(Kind::HostError, gpa, request);
   find_windows(f);
+  f.granted = f.walk.rights;
   if (!rewrite_for_wp(f)) {
     FaultOutcome o = FaultOutcome::at(Kind::Emulate, gpa, request);
     o.address = address.value();

@@ -34,7 +34,7 @@ class ExclusiveGuard : Mint<typename S::Lock> {
     if (!debt_.empty() || !state_.dropped.empty()) {
       flush_ = FlushOwed::none();  // the batch's own flush covers it
       Batch<S, Stage::Zapped> due(std::move(debt_));
-      Disposal<S>::commit(state_, std::move(due));
+      Disposal<S>::commit(state_, this->template mint<Cap::Structure>(state_.lock), std::move(due));
     } else if (flush_.needed()) {
       state_.flush(std::exchange(flush_, FlushOwed::none()));
     }

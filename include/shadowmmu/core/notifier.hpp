@@ -38,6 +38,7 @@ FlushOwed unmap_range(S& s, Entries<S> h, Gfn first, std::uint64_t pages) noexce
 template <class S>
 void invalidate_begin(S& s, Gfn first, std::uint64_t pages) noexcept {
   ExclusiveGuard<S> g(s);
+  if (pages > ~std::uint64_t{0} - first.value()) pages = ~std::uint64_t{0} - first.value();
   const Gfn end = first + pages;
   if (S::Memory::plain(s.invalidating) == 0) {
     s.invalidate_first = first;

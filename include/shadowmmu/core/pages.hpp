@@ -4,6 +4,7 @@
 #include <new>
 
 #include "shadowmmu/concepts/reclaim.hpp"
+#include "shadowmmu/core/reclaim.hpp"
 #include "shadowmmu/core/spte.hpp"
 #include "shadowmmu/core/unsync.hpp"
 #include "shadowmmu/core/zap.hpp"
@@ -11,18 +12,25 @@
 /// Shadow pages: found, created, linked below a parent.
 namespace shadowmmu::core {
 
-/// Effects: makes sure that the pools can serve one fault; takes frames from m only. Requires: m is filled.
+/// Effects: makes sure that the pools can serve one fault or root load, evicting where they have reached their largest
+/// size; takes frames from m only. Returns: whether they can. Requires: m is filled.
 template <class S>
-void reserve_metadata(S& s, Structure<S>, Magazine& m) noexcept {
+[[nodiscard]] bool reserve_metadata(S& s, ExclusiveGuard<S>& g, Magazine& m) noexcept {
+  using Memory = typename S::Memory;
+  constexpr unsigned kPages = 5;
+  constexpr unsigned kCells = 32;
   const auto take = [&]() noexcept { return m.take_meta(); };
-  if (s.pages.available() < 5 && !s.pages.full()) s.pages.grow(take);
-  if (s.cells.available() < 32 && !s.cells.full()) s.cells.grow(take);
+  if (s.pages.available() < kPages && !s.pages.full()) s.pages.template grow<Memory>(take);
+  if (s.cells.available() < kCells && !s.cells.full()) s.cells.template grow<Memory>(take);
+  while (s.pages.available() < kPages || s.cells.available() < kCells)
+    if (evict(s, g, available_pages(s) + 8) == 0) return false;
   if (!s.hash.ready()) {
     void* directory = take();
     s.hash.start(directory, take());
   } else if (s.hash.wants_growth() && (!s.hash.needs_frame() || m.meta() > 14)) {
     s.hash.grow(s.hash.needs_frame() ? take() : nullptr);
   }
+  return true;
 }
 
 /// Returns: the valid page of (gfn, role), or nullptr. Obsolete and invalid pages are never returned.
@@ -57,8 +65,9 @@ FlushOwed account_shadowed(S& s, Structure<S> h, typename S::Page& p, Magazine& 
   return owed;
 }
 
-/// Effects: a new, empty page. Requires: the magazine was filled, pages are available. Flush: owed where the guest
-/// table's frame lost write access.
+/// Effects: a new, empty page. Requires: the magazine was filled, pages are available. Flush: done where the guest
+/// table's frame lost write access, before anybody reads the table: a CPU with the old rights in its TLB could else
+/// write it between the reading and the flush, unseen for ever.
 template <class S>
 [[nodiscard]] typename S::Page* create_page(S& s, ExclusiveGuard<S>& g, Gfn gfn, Role role, Magazine& m) noexcept {
   if (s.pages.available() == 0 || !m.has_table()) return nullptr;
@@ -85,8 +94,8 @@ template <class S>
   s.live.push_back(*p);
   s.reclaim.on_create(*p, PageFacts{role.level(), role.direct()});
   if (!role.direct()) {
-    if (role.level() > Level{1}) g.owe(zap_unsync_of(s, g, gfn));
-    g.owe(account_shadowed(s, g.held(), *p, m));
+    if (role.level() > Level{1}) zap_unsync_of(s, g, gfn);
+    s.flush(account_shadowed(s, g.held(), *p, m));
   }
   return p;
 }

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <new>
 
+#include "shadowmmu/memory/order.hpp"
 #include "shadowmmu/types.hpp"
 
 namespace shadowmmu::core {
@@ -30,14 +31,20 @@ class IndexedPool {
   [[nodiscard]] std::uint32_t used() const noexcept { return used_; }
   [[nodiscard]] std::uint32_t end() const noexcept { return frames_ * kPerFrame; }
 
+  /// Returns: an end below which `at` may be called without the lock (the storage stays until the pool ends).
+  template <class Memory>
+  [[nodiscard]] std::uint32_t published() const noexcept {
+    return Memory::template load<memory::Order::Acquire>(published_);
+  }
   /// Requires: !full(). Effects: adds kPerFrame objects. `take()` gives a zeroed frame and must not fail.
-  template <class Take>
+  template <class Memory, class Take>
   void grow(Take&& take) noexcept {
     if (frames_ % kDirectory == 0) top_[frames_ / kDirectory] = static_cast<Directory*>(take());
     char* frame = static_cast<char*>(take());
     top_[frames_ / kDirectory]->frame[frames_ % kDirectory] = frame;
     const std::uint32_t first = frames_ * kPerFrame;
     frames_ += 1;
+    Memory::template store<memory::Order::Release>(published_, frames_ * kPerFrame);
     for (std::uint32_t i = kPerFrame; i-- > 0;) {
       if (first + i == 0) continue;
       link(first + i);
@@ -60,7 +67,7 @@ class IndexedPool {
   void drain(Free&& free) noexcept {
     for (std::uint32_t f = 0; f < frames_; ++f) free(top_[f / kDirectory]->frame[f % kDirectory]);
     for (std::uint32_t d = 0; d * kDirectory < frames_; ++d) free(top_[d]);
-    frames_ = free_ = used_ = head_ = 0;
+    frames_ = free_ = used_ = head_ = published_ = 0;
   }
 
  private:
@@ -78,6 +85,7 @@ class IndexedPool {
 
   Directory* top_[kTop] = {};
   std::uint32_t frames_ = 0, free_ = 0, used_ = 0, head_ = 0;
+  std::uint32_t published_ = 0;  ///< cell
 };
 
 }  // namespace shadowmmu::core

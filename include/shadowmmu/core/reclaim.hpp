@@ -45,9 +45,9 @@ template <class S>
 /// Effects: zaps pages until `want` are available under the limit: obsolete ones, then the policy's victims; settles, so that they are
 /// free. Returns: how many were zapped. Flush: one for all, by the guard.
 template <class S>
-std::uint32_t evict(S& s, ExclusiveGuard<S>& g, std::uint32_t want) noexcept {
+std::uint32_t evict(S& s, ExclusiveGuard<S>& g, std::uint64_t want) noexcept {
   std::uint32_t zapped = 0;
-  const auto enough = [&]() noexcept { return s.used - zapped + want <= s.limit; };
+  const auto enough = [&]() noexcept { return std::uint64_t{s.used - zapped} + want <= s.limit; };
   while (!enough() && !s.obsolete.empty()) zapped += zap_obsolete(s, g, 1);
   const EvictionView<S> view(s);
   while (!enough()) {
@@ -57,7 +57,10 @@ std::uint32_t evict(S& s, ExclusiveGuard<S>& g, std::uint32_t want) noexcept {
     s.stats.add(&Counters::pages_recycled);
     zapped += 1;
   }
-  if (zapped != 0) g.settle();
+  if (zapped != 0) {
+    g.settle();
+    s.stats.trough(&Counters::pages_used_lowest, s.used);
+  }
   return zapped;
 }
 

@@ -126,8 +126,8 @@ template <class S>
   if (detail::reuse_previous(s, v, key)) {
     s.stats.add(&Counters::roots_reused);
   } else {
-    reserve_metadata(s, g.held(), v.magazine);
-    if (!make_pages_available(s, g)) return false;
+    if (!make_pages_available(s, g) || !reserve_metadata(s, g, v.magazine)) return false;
+    v.sync_due = true;  // pages found by hash may have missed any number of flushes
     const std::uint64_t created = s.serial;
     RootSet r;
     r.cr3 = key;
@@ -151,7 +151,13 @@ template <class S>
     p.roots += 1;
     if constexpr (wants(S::Reclaim::kHooks, Hook::RootLoad)) s.reclaim.on_root_load(p);
   }
-  if (pae_shape<S>(v)) fill_pdpt(s, v);
+  if (pae_shape<S>(v)) {
+    fill_pdpt(s, v);
+    v.top = s.host.to_phys(v.pdpt + v.pdpt_slot * 4U);
+  } else {
+    const auto* p = s.strong(v.root.page[0]);
+    v.top = p == nullptr ? s.host.to_phys(s.dummy_root) : s.table_address(*p);
+  }
   return true;
 }
 
@@ -172,7 +178,7 @@ void fill_pdpt(S& s, typename S::Vcpu& v) noexcept {
 /// is work; none otherwise. Flush: a fresh root is loaded by the embedder through hw_state(), which flushes.
 template <class S>
 [[nodiscard]] bool ensure_root(S& s, typename S::Vcpu& v) noexcept {
-  if (v.root.loaded && !v.sync_due && S::Memory::template load<Order::Acquire>(v.reload) == 0) return true;
+  if (v.root.loaded && !v.sync_due && !v.root.stale && S::Memory::template load<Order::Acquire>(v.reload) == 0) return true;
   if (!v.magazine.ready() && !v.magazine.fill(s.host)) return false;
   if (pae_shape<S>(v) && v.pdpt == nullptr) {
     v.pdpt = static_cast<std::uint64_t*>(Magazine::fresh(s.host, FrameKind::TableBelow4G));
@@ -185,9 +191,9 @@ template <class S>
     S::Memory::template store<Order::Relaxed>(v.reload, 1);
     return false;
   }
-  if (v.sync_due) {
+  if (v.sync_due || v.root.stale) {
     if constexpr (S::Arch::kGuests.indirect()) sync_roots(s, g, v);
-    v.sync_due = false;
+    v.sync_due = v.root.stale = false;
   }
   return true;
 }

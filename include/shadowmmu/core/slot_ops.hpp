@@ -41,15 +41,22 @@ template <class S>
   return old;
 }
 
-/// Default limit: a fiftieth of the memory, as long as the embedder has chosen none.
+/// Returns: the least limit that can work: four pinned directories a vCPU, three levels of a path, and the reserve.
 template <class S>
-void adjust_limit(S& s) noexcept {
-  if (s.limit_chosen) return;
-  std::uint64_t pages = 0;
-  for (unsigned i = 0; i < s.snapshot->count(); ++i) pages += s.snapshot->at(i)->pages();
-  const std::uint64_t n = pages / 50;
+[[nodiscard]] std::uint32_t least_limit(const S& s) noexcept {
+  return s.vcpu_count * 4U + 3U + S::Config::kLowPages;
+}
+/// Effects: the limit is what was asked for, or a fiftieth of the memory where nothing was; never less than the least.
+template <class S>
+void apply_limit(S& s) noexcept {
+  std::uint64_t n = s.wanted_limit;
+  if (n == 0) {
+    for (unsigned i = 0; i < s.snapshot->count(); ++i) n += s.snapshot->at(i)->pages();
+    n = n / 50 < S::Config::kMinLimit ? S::Config::kMinLimit : n / 50;
+  }
   constexpr std::uint64_t kMost = (1U << kPageIndexBits) - 1;
-  s.limit = static_cast<std::uint32_t>(n < S::Config::kMinLimit ? S::Config::kMinLimit : n > kMost ? kMost : n);
+  if (n > kMost) n = kMost;
+  s.limit = static_cast<std::uint32_t>(n < least_limit(s) ? least_limit(s) : n);
 }
 
 /// Effects: a new slot. Errors: BadRange (empty, wrapping, beyond 2^32 gfns), Overlap, TooManySlots, OutOfMemory; then
@@ -74,7 +81,7 @@ template <class S>
   {
     ExclusiveGuard<S> g(s);
     now = publish(s, g, next);
-    adjust_limit(s);
+    apply_limit(s);
     request_reload(s, g.held());
   }
   wait_slot_readers(s);
@@ -108,7 +115,7 @@ template <class S>
     }
     g.settle();
     static_cast<void>(publish(s, g, next));
-    adjust_limit(s);
+    apply_limit(s);
   }
   wait_slot_readers(s);
   free_snapshot(s, old);

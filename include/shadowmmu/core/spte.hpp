@@ -27,16 +27,20 @@ template <class S>
   return slot == nullptr ? nullptr : slot->rmap(g, p.role.level());
 }
 
-/// Effects: clears a present leaf and removes its rmap entry. Uses an exchange, since hardware may set D meanwhile.
-/// Flush: owed by the caller. Complexity: O(rmap length / 14).
+/// Effects: clears a present leaf whose rmap entry is gone already. Uses an exchange, since hardware may set D meanwhile.
+/// Flush: owed by the caller.
 template <class S>
-FlushOwed drop_leaf(S& s, Entries<S> h, typename S::Page& p, unsigned i) noexcept {
+FlushOwed clear_leaf(S& s, Entries<S> h, typename S::Page& p, unsigned i) noexcept {
   h.verify(s.lock);
-  std::uint32_t* head = rmap_of(s, p, i);
   S::Memory::template exchange<Order::AcqRel>(p.table[i], 0);
   p.live = static_cast<std::uint16_t>(p.live - 1U);
-  if (head != nullptr) HandleList::remove(s.cells, *head, EntryHandle(p.index, i));
   return flush_for(s, p, i);
+}
+/// Effects: clears a present leaf and removes its rmap entry. Flush: owed by the caller. Complexity: O(rmap length / 14).
+template <class S>
+FlushOwed drop_leaf(S& s, Entries<S> h, typename S::Page& p, unsigned i) noexcept {
+  if (std::uint32_t* head = rmap_of(s, p, i); head != nullptr) HandleList::remove(s.cells, *head, EntryHandle(p.index, i));
+  return clear_leaf(s, h, p, i);
 }
 
 /// The flush that a changed leaf owes: by address where the hardware tags entries with the gfn, else everything.
@@ -77,7 +81,8 @@ FlushOwed rmap_zap_head(S& s, Entries<S> h, std::uint32_t& head) noexcept {
   FlushOwed owed;
   while (head != 0) {
     const EntryHandle e = HandleList::any(s.cells, head);
-    owed |= drop_leaf(s, h, s.page(e.page()), e.entry());
+    HandleList::remove(s.cells, head, e);
+    owed |= clear_leaf(s, h, s.page(e.page()), e.entry());
   }
   return owed;
 }

@@ -39,7 +39,7 @@ struct State {
   L slots_lock;                       ///< serializes memslot updates and generation changes; taken before `lock`
   const SlotSnapshot* snapshot = &kNoSlots;  ///< cell
   std::uint32_t next_slot = 0;
-  bool limit_chosen = false;          ///< set_limit was called: slots no longer move the limit
+  std::uint32_t wanted_limit = 0;     ///< what set_limit asked for; 0: a fiftieth of the slots
 
   alignas(64) L lock;
   std::uint64_t invalidate_seq = 0;    ///< cell: ends of host invalidations
@@ -48,7 +48,7 @@ struct State {
   Generation generation = 0;
   std::uint32_t serial = 0;
   std::uint64_t epoch = 0;             ///< advances whenever a link or a root goes: what vCPUs remember of paths is void
-  std::uint32_t limit = 0;             ///< shadow pages allowed
+  std::uint32_t limit = 0;             ///< shadow pages allowed: never less than what the vCPUs need
   std::uint32_t used = 0;              ///< shadow pages linked, invalid or waiting to be freed
   IndexedPool<Page> pages;
   CellPool cells;
@@ -111,6 +111,8 @@ struct State {
     p.side = reinterpret_cast<std::uint32_t*>(frame + (p.index & 1U) * (kPageSize / 2));
     p.owns_side = true;
   }
+ private:
+  friend class Disposal<State>;
   /// Effects: returns table, side and metadata of a Quiet page. Only Disposal::release calls it.
   void free_page(Page& p) noexcept {
     host.free_frame(table_address(p));
@@ -127,7 +129,6 @@ struct State {
     stats.set(&Counters::pages_used, used);
   }
 
- private:
   /// The buddy's storage may be on the free chain or outside the pool; a linked page knows itself by index.
   [[nodiscard]] bool buddy_owns(PageIndex i) noexcept {
     const PageIndex b = i ^ 1U;

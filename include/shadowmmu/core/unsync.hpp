@@ -57,7 +57,7 @@ template <class S>
 /// Effects: zaps the unsync leaf pages of gfn, which is about to be shadowed as an upper table (whose frame takes no
 /// unseen write). Flush: by the guard.
 template <class S>
-FlushOwed zap_unsync_of(S& s, ExclusiveGuard<S>& g, Gfn gfn) noexcept {
+void zap_unsync_of(S& s, ExclusiveGuard<S>& g, Gfn gfn) noexcept {
   for (bool again = true; again;) {
     again = false;
     for (auto& p : s.hash.bucket(gfn)) {
@@ -67,7 +67,6 @@ FlushOwed zap_unsync_of(S& s, ExclusiveGuard<S>& g, Gfn gfn) noexcept {
       break;
     }
   }
-  return FlushOwed::none();
 }
 
 /// Calls visit(page) for every unsync leaf page below p, following the bitmaps. With `clear`, bits are cleared on the

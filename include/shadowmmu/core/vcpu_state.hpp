@@ -23,6 +23,7 @@ struct RootSet {
   std::uint64_t cr3 = 0;  ///< key: the guest's CR3 (with PCID), 0 for direct maps
   Role role{};            ///< key: role of the root level
   bool loaded = false;
+  bool stale = false;     ///< a flush has come since it was last synced
 };
 
 /// The directories (level 2) that the vCPU's last faults went through, by address. Void once State::epoch has moved.
@@ -60,13 +61,13 @@ struct VcpuState {
   std::uint64_t pdpte[4] = {};
   Role role{};                       ///< base role of pages made for this vCPU now
   RootSet root{};
+  Hpa top{};                         ///< what CR3 or the EPT pointer names now
   PathCache path{};
   RootSet previous[Config::kPreviousRoots == 0 ? 1 : Config::kPreviousRoots] = {};
   std::uint64_t* pdpt = nullptr;     ///< frame of 128 hardware PDPTs of the PAE shape, below 4 GiB
   unsigned pdpt_slot = 0;            ///< the one in use; each root load takes the next, so that CR3 differs
   WriteWindow window[kWindows] = {};
-  bool sync_due = false;             ///< the root was loaded by a CR3 write that flushes: sync before entering
-  Gva last_emulated{};               ///< for self-mapped tables: where the last tracked write hit
+  bool sync_due = false;             ///< the root that enter() leads to must be synced, whichever it will be
 };
 
 template <class Config>
