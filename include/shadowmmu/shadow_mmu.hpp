@@ -138,6 +138,9 @@ class Mmu {
       static_assert(HostFlush<H>, "shadowmmu: Host lacks public noexcept flush(const FlushRequest&) or kick_and_wait(VcpuId) (concepts/host.hpp)");
   }
   void destroy() noexcept {
+    if constexpr (HostComplete<H>) give_everything_back();  // else check_host() has said it: one error is enough
+  }
+  void give_everything_back() noexcept {
     zap_all();
     State& s = state_;
     const auto free = [&s](const void* p) noexcept { s.host.free_frame(s.host.to_phys(p)); };

@@ -60,6 +60,9 @@ class Level {
   std::uint8_t value_ = 1;
 };
 
+/// Levels at which an entry may map more than 4 KiB.
+inline constexpr Level kLargeLevels[] = {Level{2}, Level{3}};
+
 /// Rights of a mapping. Read is implied for x86 formats; EPT may lack it (exec-only).
 class Access {
  public:

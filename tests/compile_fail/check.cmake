@@ -6,9 +6,8 @@ if(NOT lines EQUAL 1)
   message(FATAL_ERROR "${SOURCE}: needs exactly one line '// expect: shadowmmu: ...'")
 endif()
 string(REGEX REPLACE "^// expect: " "" expect "${expect}")
-if(NOT expect MATCHES "^shadowmmu: ")
-  message(FATAL_ERROR "${SOURCE}: the expected message must start with 'shadowmmu: '")
-endif()
+string(REPLACE "\\;" ";" expect "${expect}")  # file(STRINGS) escapes them as list separators
+# Policies are diagnosed in our words; a broken contract of types (flushes, batches, tokens) in the compiler's.
 
 set(ENV{LC_ALL} C)
 set(command ${COMPILER} -std=c++20 -fsyntax-only -Wall -Wextra -Wpedantic -Wconversion -Werror -I${INCLUDE})

@@ -1,7 +1,59 @@
 // SPDX-License-Identifier: BSL-1.0
-// What a kernel would compile; its object may need nothing but mem* functions.
-#include <cstdint>
+// What a kernel would compile: both formats, both locks, every operation. The object may need nothing but mem* functions
+// and what the Host brings.
+#include "shadowmmu/shadowmmu.hpp"
 
-#include "shadowmmu/types.hpp"
+using namespace shadowmmu;
 
-extern "C" std::uint64_t embed(std::uint64_t a) { return shadowmmu::frame_of(shadowmmu::Gpa{a}).value(); }
+namespace {
+/// The embedder's environment, as function pointers that the test object need not define.
+struct Vm {
+  Result<Hpa> (*alloc)(FrameKind) noexcept;
+  void (*give)(Hpa) noexcept;
+  Backing (*answer)(Gfn, bool) noexcept;
+  void* memory;
+
+  Result<Hpa> alloc_frame(FrameKind k) noexcept { return alloc(k); }
+  void free_frame(Hpa p) noexcept { give(p); }
+  void* to_virt(Hpa p) noexcept { return static_cast<char*>(memory) + p.value(); }
+  Hpa to_phys(const void* v) noexcept { return Hpa{static_cast<std::uint64_t>(static_cast<const char*>(v) - static_cast<char*>(memory))}; }
+  void* guest_page(Gfn g) noexcept { return static_cast<char*>(memory) + g.value() * kPageSize; }
+  GuestExchange guest_exchange(Gpa, unsigned, std::uint64_t, std::uint64_t) noexcept { return GuestExchange::ReadOnly; }
+  Backing backing(Gfn g, bool w) noexcept { return answer(g, w); }
+  void flush(const FlushRequest&) noexcept {}
+  void kick_and_wait(VcpuId) noexcept {}
+};
+
+template <class Mmu>
+std::uint64_t everything(Vm& vm, std::uint64_t a) noexcept {
+  Mmu mmu(vm);
+  std::uint64_t sum = 0;
+  const Result<SlotId> slot = mmu.add_slot(Gfn{0}, 1024);
+  {
+    typename Mmu::Vcpu v(mmu);
+    sum += v.enter() == EnterOutcome::Enter ? v.hw_state().cr3 : 0;
+    const FaultOutcome o = v.handle_fault(Gva{a}, pferr::kWrite);
+    sum += static_cast<std::uint64_t>(o.kind) + v.translate(Gva{a}, {}).to.gpa.value() + v.lookup(Gva{a}).entry;
+    v.invlpg(Gva{a});
+    v.flush();
+    if (v.begin_write_window(o).ok()) v.end_write_windows();
+    mmu.guest_wrote(Gpa{a}, 8);
+    mmu.unmap(Gfn{1}, 2);
+    mmu.zap_all();
+    sum += mmu.set_limit(64) + mmu.shrink(1) + mmu.audit().violations + mmu.stats().faults + mmu.metadata_frames();
+  }
+  if (slot.ok()) sum += mmu.remove_slot(slot.value()).ok() ? 1 : 0;
+  return sum;
+}
+}  // namespace
+
+extern "C" std::uint64_t embed(Vm* vm, std::uint64_t a) {
+  return everything<ShadowMmu<arch::X86_64, lock::Spin, reclaim::Fifo, Vm>>(*vm, a) +
+         everything<ShadowMmu<arch::Ept, lock::None, reclaim::Fifo, Vm>>(*vm, a);
+}
+extern "C" std::uint64_t embed_controls(Vm* vm, std::uint64_t cr3) {
+  ShadowMmu<arch::X86_64, lock::None, reclaim::Fifo, Vm> mmu(*vm);
+  decltype(mmu)::Vcpu v(mmu);
+  if (v.set_control({cr0::kPe | cr0::kPg, cr4::kPae, 0}) != ControlOutcome::Done) return 0;
+  return v.set_cr3(cr3) == ControlOutcome::Done ? 1 : 2;
+}

@@ -1,16 +1,27 @@
 // SPDX-License-Identifier: BSL-1.0
-// symbols: uniprocessor
+// symbols: fault_shadow fault_direct unmap_shadow
 // One agent: no locked instruction may be emitted anywhere in this object.
-#include <cstdint>
+#include "shadowmmu/shadowmmu.hpp"
 
-#include "shadowmmu/memory/up.hpp"
+using namespace shadowmmu;
 
-using shadowmmu::memory::Order;
-using shadowmmu::memory::Up;
+struct Vm {
+  Result<Hpa> alloc_frame(FrameKind) noexcept;
+  void free_frame(Hpa) noexcept;
+  void* to_virt(Hpa) noexcept;
+  Hpa to_phys(const void*) noexcept;
+  void* guest_page(Gfn) noexcept;
+  GuestExchange guest_exchange(Gpa, unsigned, std::uint64_t, std::uint64_t) noexcept;
+  Backing backing(Gfn, bool) noexcept;
+  void flush(const FlushRequest&) noexcept;
+  void kick_and_wait(VcpuId) noexcept;
+};
+using Shadow = ShadowMmu<arch::X86_64, lock::None, reclaim::Fifo, Vm>;
+using Direct = ShadowMmu<arch::Ept, lock::None, reclaim::Fifo, Vm>;
 
-extern "C" bool uniprocessor(std::uint64_t* cell, std::uint64_t* other) {
-  std::uint64_t expected = Up::fetch_add<Order::AcqRel>(*cell, 1);
-  Up::fence<Order::SeqCst>();
-  Up::store<Order::SeqCst>(*other, Up::exchange<Order::SeqCst>(*cell, 2));
-  return Up::compare_exchange<Order::SeqCst>(*cell, expected, 3);
+extern "C" int fault_shadow(Shadow::Vcpu* v, std::uint64_t a) { return static_cast<int>(v->handle_fault(Gva{a}, pferr::kWrite).kind); }
+extern "C" int fault_direct(Direct::Vcpu* v, std::uint64_t a) { return static_cast<int>(v->handle_fault(Gva{a}, pferr::kWrite).kind); }
+extern "C" void unmap_shadow(Shadow* m, std::uint64_t g) {
+  m->unmap(Gfn{g}, 8);
+  m->zap_all();
 }

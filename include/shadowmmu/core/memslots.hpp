@@ -155,7 +155,7 @@ class Slot {
   }
   /// A large page must lie inside the slot whole.
   void mark_ends() noexcept {
-    for (const Level l : {Level{2}, Level{3}}) {
+    for (const Level l : kLargeLevels) {
       const std::uint64_t n = l.frames();
       if (first_ % n != 0) large(Gfn{first_}, l).disallow += 1;
       if ((first_ + pages_) % n != 0) large(Gfn{first_ + pages_ - 1}, l).disallow += 1;

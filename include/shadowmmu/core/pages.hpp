@@ -56,7 +56,7 @@ FlushOwed account_shadowed(S& s, Structure<S> h, typename S::Page& p, Magazine& 
     t.leaf = static_cast<std::uint16_t>(t.leaf + 1U);
   FlushOwed owed = rmap_protect(s, h, *slot, p.gfn);
   if (first) {
-    for (const Level l : {Level{2}, Level{3}}) {
+    for (const Level l : kLargeLevels) {
       LargeRegion& r = slot->large(p.gfn, l);
       r.disallow += 1;
       owed |= rmap_zap_head(s, h, r.rmap);

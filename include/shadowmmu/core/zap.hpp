@@ -42,7 +42,7 @@ void unaccount_shadowed(S& s, typename S::Page& p) noexcept {
   else
     t.leaf = static_cast<std::uint16_t>(t.leaf - 1U);
   if (t.upper == 0 && t.leaf == 0)
-    for (const Level l : {Level{2}, Level{3}}) slot->large(p.gfn, l).disallow -= 1;
+    for (const Level l : kLargeLevels) slot->large(p.gfn, l).disallow -= 1;
 }
 
 /// Effects: asks every vCPU to drop its root and load a fresh one before it runs guest code again.

@@ -32,10 +32,17 @@ struct Smp {
   static T fetch_add(T& cell, std::type_identity_t<T> v) noexcept {
     return __atomic_fetch_add(&cell, v, static_cast<int>(O));
   }
+#if defined(__SANITIZE_THREAD__) && !defined(__clang__)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wtsan"  // the sanitizer does not model fences; none is needed for what it checks
+#endif
   template <Order O>
   static void fence() noexcept {
     __atomic_thread_fence(static_cast<int>(O));
   }
+#if defined(__SANITIZE_THREAD__) && !defined(__clang__)
+#pragma GCC diagnostic pop
+#endif
   static void pause() noexcept {
 #if defined(__x86_64__) || defined(__i386__)
     __builtin_ia32_pause();

@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: BSL-1.0
+// expect: shadowmmu: Reclaim has a hook that kHooks does not declare, so it would never be called; add it to kHooks
+#include "shadowmmu/host/arena.hpp"
+#include "shadowmmu/shadowmmu.hpp"
+
+using namespace shadowmmu;
+struct Odd : reclaim::Fifo {
+#ifdef CASE_BAD
+  void on_root_load(PageState&) noexcept {}
+#else
+  static constexpr Hook kHooks = Hook::RootLoad;
+  void on_root_load(PageState&) noexcept {}
+#endif
+};
+using Mmu = ShadowMmu<arch::X86_64, lock::None, Odd>;
+
+int main() {
+  host::Arena arena(16, 64);
+  Mmu mmu(arena);
+  Mmu::Vcpu vcpu(mmu);
+  static_cast<void>(mmu.add_slot(Gfn{0}, 16));
+  static_cast<void>(vcpu.handle_fault(Gva{0}, 0));
+}

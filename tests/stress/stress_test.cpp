@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: BSL-1.0
+#include <doctest/doctest.h>
+
+#include <atomic>
+#include <chrono>
+#include <cstdlib>
+#include <memory>
+#include <thread>
+#include <vector>
+
+#include "shadowmmu/host/arena.hpp"
+#include "shadowmmu/shadowmmu.hpp"
+#include "shadowmmu/sim/random.hpp"
+
+/// Real threads under lock::Spin: vCPUs fault while the host unmaps, zaps, shrinks, and slots come and go.
+namespace {
+using namespace shadowmmu;
+using Kind = FaultOutcome::Kind;
+
+std::chrono::milliseconds duration() {
+  return std::getenv("SHADOWMMU_LONG") != nullptr ? std::chrono::minutes(2) : std::chrono::milliseconds(1500);
+}
+
+template <class Arch, class Setup>
+void storm(Setup&& setup) {
+  using Mmu = ShadowMmu<Arch, lock::Spin, reclaim::Fifo>;
+  host::Arena host(2048, 8192);
+  {
+    Mmu mmu(host);
+    REQUIRE(mmu.add_slot(Gfn{0}, 1024).ok());
+    std::atomic<bool> stop{false};
+    std::atomic<std::uint64_t> faults{0};
+    std::atomic<int> wrong{0};
+    std::vector<std::unique_ptr<typename Mmu::Vcpu>> vcpus;
+    for (std::uint32_t i = 0; i < 2; ++i) vcpus.push_back(std::make_unique<typename Mmu::Vcpu>(mmu, VcpuId{i}));
+    mmu.set_limit(40);
+    std::vector<std::thread> threads;
+    for (std::uint32_t i = 0; i < 2; ++i) {
+      threads.emplace_back([&, i] {
+        auto& v = *vcpus[i];
+        setup(host, v, i);
+        sim::Random rng(i + 1);
+        while (!stop) {
+          if (v.enter() != EnterOutcome::Enter) ++wrong;
+          const std::uint64_t a = 0x40'0000 + (rng.below(200) << 12);
+          switch (v.handle_fault(Gva{a}, rng.flip() ? pferr::kWrite : 0).kind) {
+            case Kind::Resume:
+            case Kind::Retry:
+            case Kind::Mmio:
+            case Kind::InjectPageFault:
+              break;
+            default:
+              ++wrong;
+          }
+          if (rng.chance(1, 16)) v.invlpg(Gva{a});
+          if (rng.chance(1, 32)) v.flush();
+          static_cast<void>(v.lookup(Gva{a}));
+          faults.fetch_add(1, std::memory_order_relaxed);
+        }
+      });
+    }
+    threads.emplace_back([&] {
+      sim::Random rng(77);
+      while (!stop) {
+        mmu.unmap(Gfn{rng.below(1024)}, 1 + rng.below(64));
+        if (rng.chance(1, 20)) mmu.zap_all();
+        if (rng.chance(1, 10)) static_cast<void>(mmu.shrink(4));
+        if (rng.chance(1, 30)) {
+          const auto r = mmu.add_slot(Gfn{1024}, 512);
+          if (r.ok() && !mmu.remove_slot(r.value()).ok()) ++wrong;
+        }
+      }
+    });
+    std::this_thread::sleep_for(duration());
+    stop = true;
+    for (auto& t : threads) t.join();
+    CHECK(wrong == 0);
+    CHECK(faults > 100);
+    const AuditReport r = mmu.audit();
+    INFO(std::string(r.first == nullptr ? "" : r.first));
+    CHECK(r.violations == 0);
+    vcpus.clear();
+  }
+  CHECK(host.frames_used() == 0);
+}
+
+TEST_CASE("two vCPUs on one direct map beside a host that takes everything back") {
+  storm<arch::Ept>([](host::Arena&, auto&, std::uint32_t) {});
+}
+TEST_CASE("two vCPUs under shadow paging beside a host that takes everything back") {
+  storm<arch::X86_64>([](host::Arena& host, auto& v, std::uint32_t i) {
+    // Each its own tables in frames of its own; the data frames are shared.
+    const std::uint64_t root = 900 + i * 20;
+    const auto table = [&](std::uint64_t g) { return static_cast<std::uint64_t*>(host.guest_page(Gfn{g})); };
+    table(root)[0] = (root + 1) << 12 | 7;
+    table(root + 1)[0] = (root + 2) << 12 | 7;
+    table(root + 2)[2] = (root + 3) << 12 | 7;
+    for (unsigned n = 0; n < 200; ++n) table(root + 3)[n] = (100 + n) << 12 | 7;
+    static_cast<void>(v.set_control({cr0::kPe | cr0::kPg | cr0::kWp, cr4::kPae, efer::kLme | efer::kLma | efer::kNxe}));
+    static_cast<void>(v.set_cr3(root << 12));
+  });
+}
+}  // namespace
