@@ -12,8 +12,8 @@
 #include "shadowmmu/shadowmmu.hpp"
 #include "shadowmmu/sim/random.hpp"
 
-/// The measured machine: one VM, one vCPU, one memslot, 4-level guest tables with 64 gptes a leaf table, eight apart (so
-/// that a prefetch of eight finds nothing), data frames permuted. Guest tables are built once, untimed.
+/// The measured machine: one VM, one vCPU, one memslot, 4-level guest tables with 64 gptes a leaf table, eight apart
+/// (so that a prefetch of eight finds nothing), data frames permuted. Guest tables are built once, untimed.
 namespace shadowmmu::bench {
 
 inline constexpr std::uint64_t kBase = 0x1000'0000'0000;
@@ -58,7 +58,9 @@ template <class Mmu = MeasuredMmu>
 class World {
  public:
   explicit World(unsigned tables, unsigned roots = 1)
-      : tables_(tables), arena_(kFirstData + data_pages(tables) + tables + 64 + 2048 + roots * 8, 4 * tables + 4096 + roots * 8), mmu_(arena_) {
+      : tables_(tables),
+        arena_(kFirstData + data_pages(tables) + tables + 64 + 2048 + roots * 8, 4 * tables + 4096 + roots * 8),
+        mmu_(arena_) {
     next_table_ = kFirstData + data_pages(tables) + 1;
     static_cast<void>(mmu_.add_slot(Gfn{0}, arena_.guest_pages()).value());
     mmu_.set_limit(4 * tables + 2048);
@@ -130,13 +132,17 @@ class World {
     }
     guest_table(table)[Level{1}.index(a.value())] = gfn << 12U | kFlags;
   }
-  [[nodiscard]] std::uint64_t* guest_table(std::uint64_t gfn) noexcept { return static_cast<std::uint64_t*>(arena_.guest_page(Gfn{gfn})); }
-  [[nodiscard]] std::uint64_t* shadow_table(std::uint64_t hpa) noexcept { return static_cast<std::uint64_t*>(arena_.to_virt(Hpa{hpa})); }
+  [[nodiscard]] std::uint64_t* guest_table(std::uint64_t gfn) noexcept {
+    return static_cast<std::uint64_t*>(arena_.guest_page(Gfn{gfn}));
+  }
+  [[nodiscard]] std::uint64_t* shadow_table(std::uint64_t hpa) noexcept {
+    return static_cast<std::uint64_t*>(arena_.to_virt(Hpa{hpa}));
+  }
 
   [[nodiscard]] Mmu& mmu() noexcept { return mmu_; }
   [[nodiscard]] typename Mmu::Vcpu& vcpu() noexcept { return *vcpu_; }
   [[nodiscard]] HugeArena& arena() noexcept { return arena_; }
-  [[nodiscard]] const std::vector<Gva>& order() const noexcept { return order_; }    ///< all but the first of each table
+  [[nodiscard]] const std::vector<Gva>& order() const noexcept { return order_; }  ///< all but the first of each table
   [[nodiscard]] const std::vector<Gva>& firsts() const noexcept { return firsts_; }  ///< one of each table
   [[nodiscard]] const std::vector<Gva>& all() const noexcept { return all_; }
   [[nodiscard]] std::uint64_t cr3() const noexcept { return cr3_; }

@@ -36,11 +36,12 @@ using List = intrusive::list<T, intrusive::base_hook<ListHook<Tag>>, intrusive::
 /// The same as members, for what must not stand at the front of an object.
 using ListMemberHook = intrusive::list_member_hook<intrusive::link_mode<intrusive::normal_link>>;
 template <class T, ListMemberHook T::*M>
-using MemberList = intrusive::list<T, intrusive::member_hook<T, ListMemberHook, M>, intrusive::constant_time_size<false>>;
+using MemberList =
+    intrusive::list<T, intrusive::member_hook<T, ListMemberHook, M>, intrusive::constant_time_size<false>>;
 
 /// Chain of a hash bucket: 8 bytes; unlink scans the (short) chain.
 using ChainMemberHook = intrusive::slist_member_hook<intrusive::link_mode<intrusive::normal_link>>;
 template <class T, ChainMemberHook T::*M>
-using MemberChain =
-    intrusive::slist<T, intrusive::member_hook<T, ChainMemberHook, M>, intrusive::constant_time_size<false>, intrusive::linear<true>>;
+using MemberChain = intrusive::slist<T, intrusive::member_hook<T, ChainMemberHook, M>,
+                                     intrusive::constant_time_size<false>, intrusive::linear<true>>;
 }  // namespace shadowmmu

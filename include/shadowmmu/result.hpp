@@ -9,15 +9,15 @@ namespace shadowmmu {
 
 /// Every way an operation of the library can fail.
 enum class Error : std::uint8_t {
-  OutOfMemory,    ///< the Host gave no frame; nothing was changed
-  Overlap,        ///< the gfn range overlaps a memslot
-  BadRange,       ///< empty, wrapping, or beyond the 2^32 gfns that a side word can name
-  TooManySlots,   ///< the slot directory is full
-  NoSuchSlot,     ///< the slot id names no slot
-  NotBacked,      ///< no memory there
-  GuestFault,     ///< the guest's own tables refuse; see PageFault
-  WindowBusy,     ///< too many write windows are open
-  BadControls,    ///< the control registers name no paging mode of this format
+  OutOfMemory,   ///< the Host gave no frame; nothing was changed
+  Overlap,       ///< the gfn range overlaps a memslot
+  BadRange,      ///< empty, wrapping, or beyond the 2^32 gfns that a side word can name
+  TooManySlots,  ///< the slot directory is full
+  NoSuchSlot,    ///< the slot id names no slot
+  NotBacked,     ///< no memory there
+  GuestFault,    ///< the guest's own tables refuse; see PageFault
+  WindowBusy,    ///< too many write windows are open
+  BadControls,   ///< the control registers name no paging mode of this format
 };
 
 /// A value or an Error; small, trivially copyable, [[nodiscard]].
@@ -26,8 +26,8 @@ class [[nodiscard]] Result {
   static_assert(std::is_trivially_copyable_v<T>);
 
  public:
-  constexpr Result(T v) noexcept : value_(v), ok_(true) {}        // NOLINT(google-explicit-constructor)
-  constexpr Result(Error e) noexcept : error_(e), ok_(false) {}   // NOLINT(google-explicit-constructor)
+  constexpr Result(T v) noexcept : value_(v), ok_(true) {}       // NOLINT(google-explicit-constructor)
+  constexpr Result(Error e) noexcept : error_(e), ok_(false) {}  // NOLINT(google-explicit-constructor)
   [[nodiscard]] constexpr bool ok() const noexcept { return ok_; }
   [[nodiscard]] constexpr explicit operator bool() const noexcept { return ok_; }
   /// Requires: ok().
@@ -52,24 +52,24 @@ struct PageFault {
 
 /// Why the embedder must carry out an instruction for the guest.
 enum class EmulateReason : std::uint8_t {
-  TrackedWrite,  ///< it writes a guest page table that the MMU tracks
+  TrackedWrite,     ///< it writes a guest page table that the MMU tracks
   SupervisorWrite,  ///< CR0.WP = 0 writes a read-only user page where SMAP forbids to say so in an entry
 };
 
 /// What a fault came to. Each kind must be handled; the fields beside it are valid as noted.
 struct [[nodiscard]] FaultOutcome {
   enum class Kind : std::uint8_t {
-    Resume,             ///< the entry is in place: run the guest
-    Retry,              ///< something moved meanwhile: run the guest, it may fault again
-    InjectPageFault,    ///< `error_code`, `address` (CR2)
-    InjectGp,           ///< general protection, code 0
-    InjectEptViolation, ///< nested: `gpa`, `error_code` = exit qualification
-    InjectEptMisconfig, ///< nested: `gpa`
-    Mmio,               ///< nobody's memory: `gpa`, `request`
-    Emulate,            ///< `gpa`, `reason`
-    Pending,            ///< the Host fetches the page: `token`
-    HostError,          ///< poisoned backing: `gpa`
-    OutOfMemory,        ///< nothing changed; free memory and run again
+    Resume,              ///< the entry is in place: run the guest
+    Retry,               ///< something moved meanwhile: run the guest, it may fault again
+    InjectPageFault,     ///< `error_code`, `address` (CR2)
+    InjectGp,            ///< general protection, code 0
+    InjectEptViolation,  ///< nested: `gpa`, `error_code` = exit qualification
+    InjectEptMisconfig,  ///< nested: `gpa`
+    Mmio,                ///< nobody's memory: `gpa`, `request`
+    Emulate,             ///< `gpa`, `reason`
+    Pending,             ///< the Host fetches the page: `token`
+    HostError,           ///< poisoned backing: `gpa`
+    OutOfMemory,         ///< nothing changed; free memory and run again
   };
   Kind kind = Kind::Resume;
   EmulateReason reason{};
@@ -101,9 +101,9 @@ struct [[nodiscard]] FaultOutcome {
 };
 
 /// What a control-register write came to.
-enum class [[nodiscard]] ControlOutcome : std::uint8_t { Done, InjectGp, OutOfMemory };
+enum class [[nodiscard]] ControlOutcome : std::uint8_t{Done, InjectGp, OutOfMemory};
 
 /// Whether a vCPU may enter the guest now.
-enum class [[nodiscard]] EnterOutcome : std::uint8_t { Enter, Retry, OutOfMemory };
+enum class [[nodiscard]] EnterOutcome : std::uint8_t{Enter, Retry, OutOfMemory};
 
 }  // namespace shadowmmu

@@ -45,8 +45,8 @@ class Mmu {
   ~Mmu() { destroy(); }
 
   /// Effects: guest frames [first, first + pages) are memory that the Host backs. Errors: BadRange, Overlap,
-  /// TooManySlots, OutOfMemory; then nothing changed. Locking: slots lock, then the lock. Allocates: 2 frames, 1 a started
-  /// 128 GiB, 2 a started GiB.
+  /// TooManySlots, OutOfMemory; then nothing changed. Locking: slots lock, then the lock. Allocates: 2 frames, 1 a
+  /// started 128 GiB, 2 a started GiB.
   [[nodiscard]] Result<SlotId> add_slot(Gfn first, std::uint64_t pages, SlotFlags flags = {}) noexcept {
     return core::add_slot(state_, first, pages, flags);
   }
@@ -78,7 +78,8 @@ class Mmu {
   }
 
   /// Effects: every shadow page is zapped and freed, roots in use as soon as their vCPU has loaded another, which each
-  /// does before it enters again. Locking: slots lock, then the lock held throughout. Flush: done. Complexity: O(shadow pages).
+  /// does before it enters again. Locking: slots lock, then the lock held throughout. Flush: done. Complexity: O(shadow
+  /// pages).
   void zap_all() noexcept {
     const core::SlotsScope<State> scope(state_);
     core::ExclusiveGuard<State> g(state_);
@@ -125,17 +126,27 @@ class Mmu {
  private:
   static void check_host() noexcept {
     if constexpr (!HostComplete<H>)
-      static_assert(HostComplete<H>, "shadowmmu: Host is an incomplete type here; for host::Arena include <shadowmmu/host/arena.hpp>");
+      static_assert(HostComplete<H>,
+                    "shadowmmu: Host is an incomplete type here; for host::Arena include <shadowmmu/host/arena.hpp>");
     else if constexpr (!HostFrames<H>)
-      static_assert(HostFrames<H>, "shadowmmu: Host lacks public noexcept alloc_frame(FrameKind) -> Result<Hpa> or free_frame(Hpa) (concepts/host.hpp)");
+      static_assert(HostFrames<H>,
+                    "shadowmmu: Host lacks public noexcept alloc_frame(FrameKind) -> Result<Hpa> or free_frame(Hpa) "
+                    "(concepts/host.hpp)");
     else if constexpr (!HostAddresses<H>)
-      static_assert(HostAddresses<H>, "shadowmmu: Host lacks public noexcept to_virt(Hpa) -> void* or to_phys(const void*) -> Hpa (concepts/host.hpp)");
+      static_assert(HostAddresses<H>,
+                    "shadowmmu: Host lacks public noexcept to_virt(Hpa) -> void* or to_phys(const void*) -> Hpa "
+                    "(concepts/host.hpp)");
     else if constexpr (!HostGuestMemory<H>)
-      static_assert(HostGuestMemory<H>, "shadowmmu: Host lacks public noexcept guest_page(Gfn) or guest_exchange(Gpa, bytes, old, new) (concepts/host.hpp)");
+      static_assert(HostGuestMemory<H>,
+                    "shadowmmu: Host lacks public noexcept guest_page(Gfn) or guest_exchange(Gpa, bytes, old, new) "
+                    "(concepts/host.hpp)");
     else if constexpr (!HostBacking<H>)
-      static_assert(HostBacking<H>, "shadowmmu: Host lacks public noexcept backing(Gfn, bool) -> Backing (concepts/host.hpp)");
+      static_assert(HostBacking<H>,
+                    "shadowmmu: Host lacks public noexcept backing(Gfn, bool) -> Backing (concepts/host.hpp)");
     else if constexpr (!HostFlush<H>)
-      static_assert(HostFlush<H>, "shadowmmu: Host lacks public noexcept flush(const FlushRequest&) or kick_and_wait(VcpuId) (concepts/host.hpp)");
+      static_assert(HostFlush<H>,
+                    "shadowmmu: Host lacks public noexcept flush(const FlushRequest&) or kick_and_wait(VcpuId) "
+                    "(concepts/host.hpp)");
   }
   void destroy() noexcept {
     if constexpr (HostComplete<H>) give_everything_back();  // else check_host() has said it: one error is enough
@@ -176,8 +187,10 @@ struct Pick<Rule::Ok, A, L, R, H, C> {
 /// A shadow MMU: guest page tables in, hardware page tables out. Arch: shadow format and the guests under it. Lock:
 /// exclusion and memory access. Reclaim: order of eviction. Host: the embedder's environment. Config: the rest.
 template <class Arch, class Lock, class Reclaim, class Host = host::Arena, class Config = config::Default>
-class ShadowMmu : public detail::Pick<detail::diagnose<Arch, Lock, Reclaim, Config>(), Arch, Lock, Reclaim, Host, Config>::Type {
-  using Base = typename detail::Pick<detail::diagnose<Arch, Lock, Reclaim, Config>(), Arch, Lock, Reclaim, Host, Config>::Type;
+class ShadowMmu
+    : public detail::Pick<detail::diagnose<Arch, Lock, Reclaim, Config>(), Arch, Lock, Reclaim, Host, Config>::Type {
+  using Base =
+      typename detail::Pick<detail::diagnose<Arch, Lock, Reclaim, Config>(), Arch, Lock, Reclaim, Host, Config>::Type;
 
  public:
   using Base::Base;

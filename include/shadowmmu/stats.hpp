@@ -6,28 +6,28 @@ namespace shadowmmu {
 
 /// Everything that is counted. Counters change under the Mmu's lock, so a snapshot taken under it is consistent.
 struct Counters {
-  std::uint64_t faults = 0;             ///< handle_fault calls that came to an answer (not: host errors, out of memory)
-  std::uint64_t faults_fixed = 0;       ///< entry installed or upgraded
-  std::uint64_t faults_spurious = 0;    ///< the entry was right already
-  std::uint64_t faults_guest = 0;       ///< injected into the guest
+  std::uint64_t faults = 0;           ///< handle_fault calls that came to an answer (not: host errors, out of memory)
+  std::uint64_t faults_fixed = 0;     ///< entry installed or upgraded
+  std::uint64_t faults_spurious = 0;  ///< the entry was right already
+  std::uint64_t faults_guest = 0;     ///< injected into the guest
   std::uint64_t faults_mmio = 0;
-  std::uint64_t faults_emulated = 0;    ///< tracked or read-only writes
+  std::uint64_t faults_emulated = 0;  ///< tracked or read-only writes
   std::uint64_t faults_retried = 0;
   std::uint64_t prefetched = 0;
   std::uint64_t pages_created = 0;
   std::uint64_t pages_zapped = 0;
-  std::uint64_t pages_recycled = 0;     ///< of the zapped: at the limit
-  std::uint64_t pages_flooded = 0;      ///< of the zapped: written too often
-  std::uint64_t pages_unsynced = 0;     ///< leaf tables let go
+  std::uint64_t pages_recycled = 0;  ///< of the zapped: at the limit
+  std::uint64_t pages_flooded = 0;   ///< of the zapped: written too often
+  std::uint64_t pages_unsynced = 0;  ///< leaf tables let go
   std::uint64_t pages_synced = 0;
-  std::uint64_t entries_resynced = 0;   ///< of synced tables, entries that had changed
-  std::uint64_t roots_reused = 0;       ///< CR3 loads served by a page that existed
+  std::uint64_t entries_resynced = 0;  ///< of synced tables, entries that had changed
+  std::uint64_t roots_reused = 0;      ///< CR3 loads served by a page that existed
   std::uint64_t roots_built = 0;
-  std::uint64_t tracked_writes = 0;     ///< guest_wrote on a shadowed frame
+  std::uint64_t tracked_writes = 0;  ///< guest_wrote on a shadowed frame
   std::uint64_t windows = 0;
   std::uint64_t invlpg = 0;
-  std::uint64_t flushes = 0;            ///< requests sent to the Host
-  std::uint64_t rmap_zapped_long = 0;   ///< chains that grew beyond bounds
+  std::uint64_t flushes = 0;           ///< requests sent to the Host
+  std::uint64_t rmap_zapped_long = 0;  ///< chains that grew beyond bounds
   std::uint64_t rmap_longest = 0;
   std::uint64_t pages_used = 0;         ///< now
   std::uint64_t pages_used_lowest = 0;  ///< right after an eviction; 0 as long as there was none

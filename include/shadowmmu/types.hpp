@@ -76,7 +76,9 @@ class Access {
   [[nodiscard]] constexpr bool exec() const noexcept { return (bits_ & kExec) != 0; }
   [[nodiscard]] constexpr Access without(unsigned bits) const noexcept { return Access{bits_ & ~bits}; }
   [[nodiscard]] constexpr Access with(unsigned bits) const noexcept { return Access{bits_ | bits}; }
-  friend constexpr Access operator&(Access a, Access b) noexcept { return Access{static_cast<unsigned>(a.bits_ & b.bits_)}; }
+  friend constexpr Access operator&(Access a, Access b) noexcept {
+    return Access{static_cast<unsigned>(a.bits_ & b.bits_)};
+  }
   friend constexpr bool operator==(Access, Access) noexcept = default;
 
  private:
@@ -131,17 +133,23 @@ inline constexpr std::uint64_t kLme = 1U << 8, kLma = 1U << 10, kNxe = 1U << 11;
 enum class FrameKind : std::uint8_t { Table, TableBelow4G, Metadata };
 
 /// Memory type as the format encodes it (SDM vol. 3, 11.3 encodings).
-enum class MemoryType : std::uint8_t { Uncached = 0, WriteCombining = 1, WriteThrough = 4, WriteProtected = 5, WriteBack = 6 };
+enum class MemoryType : std::uint8_t {
+  Uncached = 0,
+  WriteCombining = 1,
+  WriteThrough = 4,
+  WriteProtected = 5,
+  WriteBack = 6
+};
 
 /// The Host's answer to "what backs this gfn".
 struct Backing {
   enum class Kind : std::uint8_t { None, Memory, Device, ReadOnly, Pending, Poisoned };
   Kind kind = Kind::None;
   MemoryType type = MemoryType::WriteBack;
-  Level level{1};              ///< largest naturally aligned host page that holds pfn
-  bool writable = true;        ///< host rights; false forces a read-only mapping now (copy-on-write, say)
-  Pfn pfn{};                   ///< frame of the very gfn asked for
-  std::uint64_t token = 0;     ///< Pending: what the embedder waits for
+  Level level{1};           ///< largest naturally aligned host page that holds pfn
+  bool writable = true;     ///< host rights; false forces a read-only mapping now (copy-on-write, say)
+  Pfn pfn{};                ///< frame of the very gfn asked for
+  std::uint64_t token = 0;  ///< Pending: what the embedder waits for
 };
 
 /// A translation for an emulator: where it goes and what it allows.

@@ -20,7 +20,7 @@ struct [[nodiscard]] Translated {
 /// What a shadow entry says now.
 struct EntryInfo {
   bool present = false;
-  Pfn pfn{};          ///< of the 4 KiB frame of the address
+  Pfn pfn{};  ///< of the 4 KiB frame of the address
   Level level{1};
   Access rights{};
   std::uint64_t entry = 0;
@@ -64,10 +64,11 @@ class BasicVcpu {
   }
 
   /// Effects: the guest's CR0, CR4 and EFER are now `c`. Returns: InjectGp where hardware would refuse (no paging mode,
-  /// reserved PDPTE bits, LA57/PKE/PKS), with nothing changed. Locking: none. Flush: done where the architecture flushes.
+  /// reserved PDPTE bits, LA57/PKE/PKS), with nothing changed. Locking: none. Flush: done where the architecture
+  /// flushes.
   ControlOutcome set_control(const Controls& c) noexcept { return core::set_control(state(), v_, c); }
-  /// Effects: the guest wrote CR3, even if the same value. Bit 63 (with PCIDE) keeps translations. Returns: InjectGp for
-  /// reserved bits or PDPTEs, with nothing changed. Locking: none. Flush: done unless kept.
+  /// Effects: the guest wrote CR3, even if the same value. Bit 63 (with PCIDE) keeps translations. Returns: InjectGp
+  /// for reserved bits or PDPTEs, with nothing changed. Locking: none. Flush: done unless kept.
   ControlOutcome set_cr3(std::uint64_t cr3) noexcept { return core::set_cr3(state(), v_, cr3); }
   [[nodiscard]] const Controls& controls() const noexcept { return v_.controls; }
   [[nodiscard]] std::uint64_t cr3() const noexcept { return v_.cr3; }
@@ -87,9 +88,11 @@ class BasicVcpu {
 
   /// Effects: answers a page fault (x86: CR2 and error code) or second-level violation (address, and the access as a
   /// page-fault code). Returns: what to do; see FaultOutcome. Locking: takes the lock. Flush: done. Allocates: up to
-  /// 25 frames before the lock, twice that and one below 4 GiB where a root must be loaded first. Complexity: O(levels), plus eviction at the limit.
+  /// 25 frames before the lock, twice that and one below 4 GiB where a root must be loaded first. Complexity:
+  /// O(levels), plus eviction at the limit.
   [[nodiscard]] FaultOutcome handle_fault(Gva address, std::uint32_t error_code, CpuMode mode = {}) noexcept {
-    const AccessRequest r{(error_code & pferr::kWrite) != 0, (error_code & pferr::kFetch) != 0, (error_code & pferr::kUser) != 0};
+    const AccessRequest r{(error_code & pferr::kWrite) != 0, (error_code & pferr::kFetch) != 0,
+                          (error_code & pferr::kUser) != 0};
     return core::handle_fault(state(), v_, address, r, guest::Paging::smap_enforced(mode));
   }
   /// Effects: translates as the guest's own access would, A and D included. Locking: none.
@@ -97,7 +100,8 @@ class BasicVcpu {
     const core::SlotSection<State> section(state(), v_);
     guest::Walk w;
     Translated t;
-    if (core::walk_guest(state(), v_, *section, address, request, guest::Paging::smap_enforced(mode), w) == guest::WalkEnd::Fault) {
+    if (core::walk_guest(state(), v_, *section, address, request, guest::Paging::smap_enforced(mode), w) ==
+        guest::WalkEnd::Fault) {
       t.fault = PageFault{address, w.error_code};
       return t;
     }
@@ -114,7 +118,9 @@ class BasicVcpu {
   /// Effects: lets this vCPU carry out, by single-stepping one instruction, the write that `emulate` is about; others
   /// are held out of the guest. Several windows may be open for an instruction that writes several tables.
   /// Errors: WindowBusy, NotBacked, OutOfMemory. Locking: takes the lock. Allocates: 1 frame once.
-  [[nodiscard]] Status begin_write_window(const FaultOutcome& emulate) noexcept { return core::begin_window(state(), v_, emulate); }
+  [[nodiscard]] Status begin_write_window(const FaultOutcome& emulate) noexcept {
+    return core::begin_window(state(), v_, emulate);
+  }
   /// Effects: closes all windows and acts on what the instruction changed. Locking: takes the lock. Flush: done.
   void end_write_windows() noexcept { core::end_windows(state(), v_); }
 
@@ -130,7 +136,8 @@ class BasicVcpu {
       const std::uint64_t e = core::entry<State>(*p, i);
       if (!State::Arch::present(e)) break;
       if (core::is_leaf<State>(*p, e)) {
-        info = {true, frame_of(State::Arch::address(e)) + (address.value() >> kPageShift & (l.frames() - 1)), l, State::Arch::rights(e), e};
+        info = {true, frame_of(State::Arch::address(e)) + (address.value() >> kPageShift & (l.frames() - 1)), l,
+                State::Arch::rights(e), e};
         break;
       }
       p = &s.child(*p, i);

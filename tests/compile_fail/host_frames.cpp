@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
-// expect: shadowmmu: Host lacks public noexcept alloc_frame(FrameKind) -> Result<Hpa> or free_frame(Hpa) (concepts/host.hpp)
+// expect: shadowmmu: Host lacks public noexcept alloc_frame(FrameKind) -> Result<Hpa> or free_frame(Hpa)
+// (concepts/host.hpp)
 #include "shadowmmu/host/arena.hpp"
 #include "shadowmmu/shadowmmu.hpp"
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
-// expect: shadowmmu: Host lacks public noexcept guest_page(Gfn) or guest_exchange(Gpa, bytes, old, new) (concepts/host.hpp)
+// expect: shadowmmu: Host lacks public noexcept guest_page(Gfn) or guest_exchange(Gpa, bytes, old, new)
+// (concepts/host.hpp)
 #include "shadowmmu/host/arena.hpp"
 #include "shadowmmu/shadowmmu.hpp"
 

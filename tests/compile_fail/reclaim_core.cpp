@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
-// expect: shadowmmu: Reclaim lacks PageState, kHooks, or public noexcept on_create, on_remove or victim; see concepts/reclaim.hpp
+// expect: shadowmmu: Reclaim lacks PageState, kHooks, or public noexcept on_create, on_remove or victim; see
+// concepts/reclaim.hpp
 #include "shadowmmu/host/arena.hpp"
 #include "shadowmmu/shadowmmu.hpp"
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
-// expect: shadowmmu: Reclaim declares a hook in kHooks that it lacks or whose signature differs; see concepts/reclaim.hpp
+// expect: shadowmmu: Reclaim declares a hook in kHooks that it lacks or whose signature differs; see
+// concepts/reclaim.hpp
 #include "shadowmmu/host/arena.hpp"
 #include "shadowmmu/shadowmmu.hpp"
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
-// expect: shadowmmu: Reclaim::PageState is larger than 24 bytes, which breaks the two-line shadow page; keep state elsewhere
+// expect: shadowmmu: Reclaim::PageState is larger than 24 bytes, which breaks the two-line shadow page; keep state
+// elsewhere
 #include "shadowmmu/host/arena.hpp"
 #include "shadowmmu/shadowmmu.hpp"
 

@@ -53,7 +53,8 @@ TEST_CASE("CR0.WP = 0 with SMEP: the rewritten entry is not executable either") 
   CHECK(o.kind == Kind::InjectPageFault);
   CHECK(o.error_code == (pferr::kFetch | pferr::kPresent));
 }
-TEST_CASE("CR0.WP = 0 with SMAP: the write is the embedder's to carry out, through a window that leaves nothing behind") {
+TEST_CASE(
+    "CR0.WP = 0 with SMAP: the write is the embedder's to carry out, through a window that leaves nothing behind") {
   Machine m(kReadOnly);
   REQUIRE(m.control(cr0::kWp, cr4::kSmap) == ControlOutcome::Done);
   CHECK(m.fault(pferr::kWrite).error_code == (pferr::kWrite | pferr::kPresent));  // AC clear: SMAP refuses
@@ -103,12 +104,12 @@ TEST_CASE("control writes that hardware refuses change nothing") {
     CHECK(m.vcpu->set_control(c) == ControlOutcome::InjectGp);
     CHECK(m.vcpu->controls() == before);
   };
-  refused({cr0::kPg, cr4::kPae, before.efer});                                    // PG without PE
-  refused({before.cr0, before.cr4 & ~cr4::kPae, before.efer});                    // LMA without PAE
+  refused({cr0::kPg, cr4::kPae, before.efer});                  // PG without PE
+  refused({before.cr0, before.cr4 & ~cr4::kPae, before.efer});  // LMA without PAE
   refused({before.cr0, before.cr4 | cr4::kLa57, before.efer});
   refused({before.cr0, before.cr4 | cr4::kPke, before.efer});
-  refused({before.cr0, before.cr4 | cr4::kPcide, before.efer});                   // not a capability
-  refused({before.cr0 & ~cr0::kPg, before.cr4, before.efer});                     // LMA without PG
+  refused({before.cr0, before.cr4 | cr4::kPcide, before.efer});  // not a capability
+  refused({before.cr0 & ~cr0::kPg, before.cr4, before.efer});    // LMA without PG
   CHECK(m.vcpu->set_cr3(1ULL << 52) == ControlOutcome::InjectGp);
   CHECK(m.vcpu->cr3() == 1 << 12);
 }

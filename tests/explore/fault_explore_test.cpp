@@ -76,7 +76,8 @@ sim::Scenario fault_beside_invalidation() {
           [m] {
             // Whoever came last: no entry from before the invalidation stands after it without a fault that saw it end.
             const bool present = m->vcpu[0]->lookup(Gva{0x5000}).present;
-            const bool fine = m->kind[0] == FaultOutcome::Kind::Retry ? !present : m->kind[0] == FaultOutcome::Kind::Resume;
+            const bool fine =
+                m->kind[0] == FaultOutcome::Kind::Retry ? !present : m->kind[0] == FaultOutcome::Kind::Resume;
             return fine && m->mmu.audit().violations == 0;
           }};
 }

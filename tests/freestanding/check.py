@@ -27,7 +27,6 @@ def check_header(args, header):
     name = header.relative_to(args.include / "shadowmmu").as_posix()
     unit = args.work / (re.sub(r"[^a-z0-9]", "_", name) + ".cpp")
     unit.write_text(f'#include "shadowmmu/{name}"\n#include "shadowmmu/{name}"\n')
-    deps = unit.with_suffix(".d")
     # -H, not -MD: clang's dependency files also name what is only asked for by __has_include.
     r = run([args.compiler, *BARE, "-fsyntax-only", f"-I{args.include}", "-H", str(unit)])
     if r.returncode != 0:

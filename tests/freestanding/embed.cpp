@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
-// What a kernel would compile: both formats, both locks, every operation. The object may need nothing but mem* functions
-// and what the Host brings.
+// What a kernel would compile: both formats, both locks, every operation. The object may need nothing but mem*
+// functions and what the Host brings.
 #include "shadowmmu/shadowmmu.hpp"
 
 using namespace shadowmmu;
@@ -16,7 +16,9 @@ struct Vm {
   Result<Hpa> alloc_frame(FrameKind k) noexcept { return alloc(k); }
   void free_frame(Hpa p) noexcept { give(p); }
   void* to_virt(Hpa p) noexcept { return static_cast<char*>(memory) + p.value(); }
-  Hpa to_phys(const void* v) noexcept { return Hpa{static_cast<std::uint64_t>(static_cast<const char*>(v) - static_cast<char*>(memory))}; }
+  Hpa to_phys(const void* v) noexcept {
+    return Hpa{static_cast<std::uint64_t>(static_cast<const char*>(v) - static_cast<char*>(memory))};
+  }
   void* guest_page(Gfn g) noexcept { return static_cast<char*>(memory) + g.value() * kPageSize; }
   GuestExchange guest_exchange(Gpa, unsigned, std::uint64_t, std::uint64_t) noexcept { return GuestExchange::ReadOnly; }
   Backing backing(Gfn g, bool w) noexcept { return answer(g, w); }

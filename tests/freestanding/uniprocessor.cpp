@@ -19,8 +19,12 @@ struct Vm {
 using Shadow = ShadowMmu<arch::X86_64, lock::None, reclaim::Fifo, Vm>;
 using Direct = ShadowMmu<arch::Ept, lock::None, reclaim::Fifo, Vm>;
 
-extern "C" int fault_shadow(Shadow::Vcpu* v, std::uint64_t a) { return static_cast<int>(v->handle_fault(Gva{a}, pferr::kWrite).kind); }
-extern "C" int fault_direct(Direct::Vcpu* v, std::uint64_t a) { return static_cast<int>(v->handle_fault(Gva{a}, pferr::kWrite).kind); }
+extern "C" int fault_shadow(Shadow::Vcpu* v, std::uint64_t a) {
+  return static_cast<int>(v->handle_fault(Gva{a}, pferr::kWrite).kind);
+}
+extern "C" int fault_direct(Direct::Vcpu* v, std::uint64_t a) {
+  return static_cast<int>(v->handle_fault(Gva{a}, pferr::kWrite).kind);
+}
 extern "C" void unmap_shadow(Shadow* m, std::uint64_t g) {
   m->unmap(Gfn{g}, 8);
   m->zap_all();

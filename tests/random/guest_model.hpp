@@ -60,11 +60,13 @@ struct GuestModel {
         break;
     }
     for (;; --level) {
-      const std::uint64_t i = mode == Mode::Bits32 ? (a >> (level == 2 ? 22 : 12) & 1023) : (a >> (12 + 9 * (level - 1)) & 511);
+      const std::uint64_t i =
+          mode == Mode::Bits32 ? (a >> (level == 2 ? 22 : 12) & 1023) : (a >> (12 + 9 * (level - 1)) & 511);
       Step s{level, Gpa{table + i * width()}, 0};
       if (!host.read(s.at, width(), s.entry)) return steps;
       steps.push_back(s);
-      const bool large = (s.entry & 0x80) != 0 && (mode != Mode::Bits32 || (controls.cr4 & cr4::kPse) != 0) && level <= 3;
+      const bool large =
+          (s.entry & 0x80) != 0 && (mode != Mode::Bits32 || (controls.cr4 & cr4::kPse) != 0) && level <= 3;
       if ((s.entry & 1) == 0 || level == 1 || large) return steps;
       table = s.entry & frame_bits(mode);
     }

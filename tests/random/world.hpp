@@ -25,7 +25,8 @@ inline constexpr unsigned kKinds = 12;
 template <class Mmu>
 class World {
  public:
-  explicit World(std::uint64_t seed) : host_(2048, 4096, seed), guest_(host_), tcpu_(host_, VcpuId{0}, config(seed)), mmu_(host_, caps()) {
+  explicit World(std::uint64_t seed)
+      : host_(2048, 4096, seed), guest_(host_), tcpu_(host_, VcpuId{0}, config(seed)), mmu_(host_, caps()) {
     if (seed % 4 == 0) host_.use_large_pages(seed);
     build();
     slot_ = mmu_.add_slot(Gfn{0}, kSlotPages).value();
@@ -70,7 +71,8 @@ class World {
         if (m == Mode::Bits32)
           for (std::uint64_t f = 0; f < 1024; ++f) guest_.map(m, root, GuestModel::kLinear + (f << 12), f, 0x67);
         else
-          for (std::uint64_t f = 0; f < 2048; f += 512) guest_.map(m, root, GuestModel::kLinear + (f << 12), f, 0x67, 2);
+          for (std::uint64_t f = 0; f < 2048; f += 512)
+            guest_.map(m, root, GuestModel::kLinear + (f << 12), f, 0x67, 2);
         for (const std::uint64_t a : universe(m)) guest_.map(m, root, a, 200 + (a >> 12) % 40 + r * 40, 7);
       }
     guest_.table_end = guest_.next_frame;
@@ -114,7 +116,8 @@ class World {
   void changing(Gpa at, F&& change) {
     std::map<std::uint64_t, sim::OracleVerdict> before;
     std::set<std::uint64_t> pages;
-    for (const std::uint64_t a : universe(guest_.mode == Mode::Flat ? Mode::Bits32 : guest_.mode)) pages.insert(a >> 12);
+    for (const std::uint64_t a : universe(guest_.mode == Mode::Flat ? Mode::Bits32 : guest_.mode))
+      pages.insert(a >> 12);
     for (const std::uint64_t p : touched_) pages.insert(p);
     std::map<std::uint64_t, unsigned> hit;
     for (const std::uint64_t p : pages) {
@@ -235,7 +238,8 @@ class World {
       return;
     }
     compare(nullptr, &now.may_update);
-    if (found == stale_.end()) return fail(now.fault ? "an access succeeded that must fault" : "an access went to the wrong page");
+    if (found == stale_.end())
+      return fail(now.fault ? "an access succeeded that must fault" : "an access went to the wrong page");
     stale += 1;
     if (found->second.wild) return;
     for (const auto& old : found->second.old)
@@ -257,24 +261,30 @@ class World {
         return false;
       case Kind::InjectPageFault:
         compare(nullptr, &now.may_update);
-        if (!now.fault) fail("a fault was invented");
+        if (!now.fault)
+          fail("a fault was invented");
         else if (o.error_code != now.error_code)
           fail("error code " + std::to_string(o.error_code) + " instead of " + std::to_string(now.error_code));
-        else if (o.address != a) fail("CR2 is wrong");
+        else if (o.address != a)
+          fail("CR2 is wrong");
         return true;
       case Kind::Mmio: {
-        const bool rom = r.write && !now.fault && now.gpa.value() >> 12 < kSlotPages && host_.backing(frame_of(now.gpa), false).kind == Backing::Kind::ReadOnly;
+        const bool rom = r.write && !now.fault && now.gpa.value() >> 12 < kSlotPages &&
+                         host_.backing(frame_of(now.gpa), false).kind == Backing::Kind::ReadOnly;
         if (now.fault || (now.gpa.value() >> 12 < kSlotPages && !rom)) fail("memory was taken for MMIO");
         compare(nullptr, &now.updates);
         return true;
       }
       case Kind::Emulate: {
         emulated += 1;
-        if (now.fault || o.gpa != Gpa{(now.gpa.value() & ~0xfffULL) | (a & 0xfff)}) fail("an emulation was asked for the wrong place");
+        if (now.fault || o.gpa != Gpa{(now.gpa.value() & ~0xfffULL) | (a & 0xfff)})
+          fail("an emulation was asked for the wrong place");
         compare(nullptr, &now.updates);
         const Status s = vcpu_->begin_write_window(o);
-        if (s.ok()) window = true;
-        else if (s.error() != Error::OutOfMemory) fail("a write window was refused");
+        if (s.ok())
+          window = true;
+        else if (s.error() != Error::OutOfMemory)
+          fail("a write window was refused");
         return false;
       }
       case Kind::OutOfMemory:
@@ -311,7 +321,8 @@ class World {
         edit(x);
         break;
       case 5:
-        if (guest_.mode != Mode::Flat) load_cr3(guest_.roots[static_cast<unsigned>(guest_.mode)][x.a % GuestModel::kRoots]);
+        if (guest_.mode != Mode::Flat)
+          load_cr3(guest_.roots[static_cast<unsigned>(guest_.mode)][x.a % GuestModel::kRoots]);
         break;
       case 6:
         toggle(x.a);
@@ -328,25 +339,34 @@ class World {
         break;
       }
       case 9:
-        if (x.a % 8 == 0) mmu_.zap_all();
-        else if (x.a % 8 < 3) mmu_.shrink(static_cast<std::uint32_t>(x.b % 16));
-        else mmu_.set_limit(static_cast<std::uint32_t>(12 + x.b % 64));
+        if (x.a % 8 == 0)
+          mmu_.zap_all();
+        else if (x.a % 8 < 3)
+          mmu_.shrink(static_cast<std::uint32_t>(x.b % 16));
+        else
+          mmu_.set_limit(static_cast<std::uint32_t>(12 + x.b % 64));
         break;
       case 10:
-        if (x.a % 4 == 0) switch_mode(static_cast<Mode>(x.b % 4), x.c);
-        else if (x.a % 4 == 1) slot_again();
-        else host_.fail_in = 1 + x.b % 24;
+        if (x.a % 4 == 0)
+          switch_mode(static_cast<Mode>(x.b % 4), x.c);
+        else if (x.a % 4 == 1)
+          slot_again();
+        else
+          host_.fail_in = 1 + x.b % 24;
         break;
       default:
-        if (x.a % 3 == 0) host_.set_read_only(Gfn{240 + x.b % 4}, (x.c & 1) != 0), mmu_.unmap(Gfn{240}, 4);
-        else dma(x);
+        if (x.a % 3 == 0)
+          host_.set_read_only(Gfn{240 + x.b % 4}, (x.c & 1) != 0), mmu_.unmap(Gfn{240}, 4);
+        else
+          dma(x);
         break;
     }
   }
   void check(const Action& x) {
     const AuditReport r = mmu_.audit();
     if (r.violations != 0)
-      fail(std::string("audit: ") + r.first + " (at " + std::to_string(r.at) + ", action " + std::to_string(x.kind) + ")");
+      fail(std::string("audit: ") + r.first + " (at " + std::to_string(r.at) + ", action " + std::to_string(x.kind) +
+           ")");
     if (mmu_.stats().pages_used > mmu_.limit() + 4U) fail("more shadow pages than the limit");
   }
 
@@ -365,7 +385,8 @@ class World {
     const std::uint64_t flushing = cr4::kPge | cr4::kPse | cr4::kSmep;
     const bool reload = mode_changes || ((c.cr4 ^ guest_.controls.cr4) & flushing) != 0;
     const auto fresh = sim::Oracle<TestHost>::read_pdptes(host_, guest_.cr3);
-    const bool legal = mode != Mode::Pae || !reload || sim::Oracle<TestHost>::pdptes_loadable(fresh, GuestModel::kMaxPhys);
+    const bool legal =
+        mode != Mode::Pae || !reload || sim::Oracle<TestHost>::pdptes_loadable(fresh, GuestModel::kMaxPhys);
     const ControlOutcome o = vcpu_->set_control(c);
     if ((o == ControlOutcome::Done) != legal) return fail("a control write and the PDPTEs disagree");
     if (!legal) return;
@@ -379,12 +400,24 @@ class World {
     Controls c = guest_.controls;
     which = which % 9 < 6 ? which % 9 : 0;  // WP most often: it flushes nothing
     switch (which) {
-      case 0: c.cr0 ^= cr0::kWp; break;
-      case 1: c.cr4 ^= cr4::kSmep; break;
-      case 2: c.cr4 ^= cr4::kSmap; break;
-      case 3: c.cr4 ^= cr4::kPge; break;
-      case 4: c.efer ^= efer::kNxe; break;
-      default: c.cr4 ^= cr4::kPse; break;
+      case 0:
+        c.cr0 ^= cr0::kWp;
+        break;
+      case 1:
+        c.cr4 ^= cr4::kSmep;
+        break;
+      case 2:
+        c.cr4 ^= cr4::kSmap;
+        break;
+      case 3:
+        c.cr4 ^= cr4::kPge;
+        break;
+      case 4:
+        c.efer ^= efer::kNxe;
+        break;
+      default:
+        c.cr4 ^= cr4::kPse;
+        break;
     }
     // NXE and SMAP changes without a flush would make cached rights ambiguous: the guest flushes, as kernels do.
     apply(c, guest_.mode);
@@ -435,31 +468,59 @@ class World {
     if (frame_of(s.at).value() < 16 || frame_of(s.at).value() >= guest_.table_end) return;
     std::uint64_t e = s.entry;
     switch (x.b % 14) {
-      case 0: e ^= 1; break;
-      case 1: e ^= 2; break;
-      case 2: e ^= 4; break;
-      case 3: e ^= guest_.width() == 8 ? std::uint64_t{1} << 63 : 2; break;
-      case 4: e &= ~0x20ULL; break;
-      case 5: e &= ~0x40ULL; break;
-      case 6: e &= ~0x60ULL; break;
+      case 0:
+        e ^= 1;
+        break;
+      case 1:
+        e ^= 2;
+        break;
+      case 2:
+        e ^= 4;
+        break;
+      case 3:
+        e ^= guest_.width() == 8 ? std::uint64_t{1} << 63 : 2;
+        break;
+      case 4:
+        e &= ~0x20ULL;
+        break;
+      case 5:
+        e &= ~0x40ULL;
+        break;
+      case 6:
+        e &= ~0x60ULL;
+        break;
       case 7:
-      case 8: e = (e & ~frame_bits(guest_.mode)) | (200 + (x.b >> 8) % 60) << 12; break;
-      case 9: e = (e & ~frame_bits(guest_.mode)) | (16 + (x.b >> 8) % (guest_.table_end - 16)) << 12; break;
-      case 10: e ^= 0x80; break;
-      case 11: e = (x.b >> 8) % 2 != 0 ? 0 : 7 | (200 + (x.b >> 8) % 60) << 12; break;
-      case 12: e ^= std::uint64_t{1} << (12 + (x.b >> 8) % (guest_.width() == 8 ? 40 : 20)); break;
-      default: e |= 7; break;
+      case 8:
+        e = (e & ~frame_bits(guest_.mode)) | (200 + (x.b >> 8) % 60) << 12;
+        break;
+      case 9:
+        e = (e & ~frame_bits(guest_.mode)) | (16 + (x.b >> 8) % (guest_.table_end - 16)) << 12;
+        break;
+      case 10:
+        e ^= 0x80;
+        break;
+      case 11:
+        e = (x.b >> 8) % 2 != 0 ? 0 : 7 | (200 + (x.b >> 8) % 60) << 12;
+        break;
+      case 12:
+        e ^= std::uint64_t{1} << (12 + (x.b >> 8) % (guest_.width() == 8 ? 40 : 20));
+        break;
+      default:
+        e |= 7;
+        break;
     }
     if (x.c % 5 == 0) {
       changing(s.at, [&] { static_cast<void>(host_.write(s.at, guest_.width(), e)); });
       remember();
       mmu_.guest_wrote(s.at, guest_.width());
     } else {
-      access(GuestModel::kLinear + s.at.value(), AccessRequest{true, false, false}, CpuMode{0, true}, &e, guest_.width());
+      access(GuestModel::kLinear + s.at.value(), AccessRequest{true, false, false}, CpuMode{0, true}, &e,
+             guest_.width());
     }
     if (!failure.empty()) return;
     switch (x.c >> 8 & 7) {
-      case 0: break;  // the guest forgets to flush
+      case 0:
+        break;  // the guest forgets to flush
       case 1:
       case 2:
         load_cr3(guest_.cr3);
@@ -512,7 +573,8 @@ template <class Mmu>
 std::string run_seed(std::uint64_t seed, unsigned length) {
   sim::Random rng(seed);
   std::vector<Action> actions;
-  for (unsigned i = 0; i < length; ++i) actions.push_back({static_cast<unsigned>(rng.below(kKinds)), rng.next(), rng.next(), rng.next()});
+  for (unsigned i = 0; i < length; ++i)
+    actions.push_back({static_cast<unsigned>(rng.below(kKinds)), rng.next(), rng.next(), rng.next()});
   const auto attempt = [&](const std::vector<Action>& list) {
     World<Mmu> w(seed);
     static_cast<void>(w.run(list));
@@ -523,7 +585,8 @@ std::string run_seed(std::uint64_t seed, unsigned length) {
   for (std::size_t chunk = actions.size() / 2; chunk > 0; chunk /= 2) {
     for (std::size_t at = 0; at + chunk <= actions.size();) {
       std::vector<Action> less = actions;
-      less.erase(less.begin() + static_cast<std::ptrdiff_t>(at), less.begin() + static_cast<std::ptrdiff_t>(at + chunk));
+      less.erase(less.begin() + static_cast<std::ptrdiff_t>(at),
+                 less.begin() + static_cast<std::ptrdiff_t>(at + chunk));
       const std::string w = attempt(less);
       if (w.empty()) {
         at += chunk;
@@ -533,7 +596,8 @@ std::string run_seed(std::uint64_t seed, unsigned length) {
       }
     }
   }
-  std::string report = "seed " + std::to_string(seed) + ": " + why + "; " + std::to_string(actions.size()) + " actions:";
+  std::string report =
+      "seed " + std::to_string(seed) + ": " + why + "; " + std::to_string(actions.size()) + " actions:";
   char line[128];
   for (const Action& x : actions) {
     std::snprintf(line, sizeof line, "\n  {%u, 0x%llx, 0x%llx, 0x%llx}", x.kind, static_cast<unsigned long long>(x.a),

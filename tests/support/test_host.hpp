@@ -15,14 +15,16 @@ class TestHost : public host::Arena {
  public:
   static constexpr std::uint64_t kPoison = 0x0000'0f00'dead'0067;
 
-  TestHost(std::uint64_t guest_pages, std::uint64_t frames, std::uint64_t seed = 1) : Arena(2 * guest_pages, frames), pages_(guest_pages) {
+  TestHost(std::uint64_t guest_pages, std::uint64_t frames, std::uint64_t seed = 1)
+      : Arena(2 * guest_pages, frames), pages_(guest_pages) {
     for (std::uint64_t i = 0; i < 2 * guest_pages; ++i) place_.push_back(i);
     sim::Random rng(seed);
     rng.shuffle(place_);
     whole_.resize(guest_pages / 512 + 1);
     read_only_.resize(guest_pages);
   }
-  /// Effects: from now on the guest's memory lies in host pages of 2 MiB, shuffled as such. Requires: nothing is mapped.
+  /// Effects: from now on the guest's memory lies in host pages of 2 MiB, shuffled as such. Requires: nothing is
+  /// mapped.
   void use_large_pages(std::uint64_t seed) {
     std::vector<std::uint64_t> blocks(place_.size() / 512);
     for (std::uint64_t i = 0; i < blocks.size(); ++i) blocks[i] = i;

@@ -17,8 +17,8 @@ struct Ept {
   static constexpr unsigned kTypeShift = 3;
   static constexpr std::uint64_t kAddressBits = 0x000f'ffff'ffff'f000;
   static constexpr std::uint64_t kHostWritable = std::uint64_t{1} << 52;
-  static constexpr std::uint64_t kHardwareBits = kRead | kWrite | kExec | (std::uint64_t{7} << kTypeShift) | kIgnorePat |
-                                                 kLarge | kAccessed | kDirty | (std::uint64_t{0x7f} << 57);
+  static constexpr std::uint64_t kHardwareBits = kRead | kWrite | kExec | (std::uint64_t{7} << kTypeShift) |
+                                                 kIgnorePat | kLarge | kAccessed | kDirty | (std::uint64_t{0x7f} << 57);
   static constexpr std::uint64_t kSoftwareBits = kHostWritable;
 
   struct Caps {

@@ -46,7 +46,9 @@ struct X86_64 {
   [[nodiscard]] static constexpr bool dirty(const Caps&, std::uint64_t e) noexcept { return (e & kDirty) != 0; }
   /// Requires: a leaf.
   [[nodiscard]] static constexpr std::uint64_t with_dirty(const Caps&, std::uint64_t e) noexcept { return e | kDirty; }
-  [[nodiscard]] static constexpr std::uint64_t without_accessed(const Caps&, std::uint64_t e) noexcept { return e & ~kAccessed; }
+  [[nodiscard]] static constexpr std::uint64_t without_accessed(const Caps&, std::uint64_t e) noexcept {
+    return e & ~kAccessed;
+  }
   [[nodiscard]] static constexpr Hpa address(std::uint64_t e) noexcept { return Hpa{e & kAddressBits}; }
   [[nodiscard]] static constexpr std::uint64_t without_write(std::uint64_t e) noexcept { return e & ~kWrite; }
   [[nodiscard]] static constexpr std::uint64_t with_rights(std::uint64_t e, Access r) noexcept {
@@ -77,6 +79,7 @@ struct X86_64 {
 static_assert(Arch<X86_64>);
 static_assert(X86_64::leaf(X86_64::make_leaf({}, {.pfn = Pfn{0x200}, .level = Level{2}}), Level{2}));
 static_assert(!X86_64::leaf(X86_64::make_table({}, Hpa{0x1000}), Level{2}));
-static_assert(X86_64::address(X86_64::make_leaf({}, {.pfn = Pfn{0xf'ffff'ffff}})) == Hpa{0x000f'ffff'ffff'f000 & (0xf'ffff'ffffULL << 12)});
+static_assert(X86_64::address(X86_64::make_leaf({}, {.pfn = Pfn{0xf'ffff'ffff}})) ==
+              Hpa{0x000f'ffff'ffff'f000 & (0xf'ffff'ffffULL << 12)});
 
 }  // namespace shadowmmu::arch

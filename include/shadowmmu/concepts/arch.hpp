@@ -43,20 +43,34 @@ concept ArchKeysClear = (A::kSoftwareBits & (std::uint64_t{0xf} << 59)) == 0;
 /// Reading and making entries. `Caps` are the run-time capabilities of the CPU.
 template <class A>
 concept ArchEntries = requires(std::uint64_t e, Level l, const LeafSpec& s, const typename A::Caps& c, Hpa p) {
-  { A::present(e) } noexcept -> std::same_as<bool>;
-  { A::leaf(e, l) } noexcept -> std::same_as<bool>;
-  { A::writable(e) } noexcept -> std::same_as<bool>;
-  { A::host_writable(e) } noexcept -> std::same_as<bool>;
-  { A::rights(e) } noexcept -> std::same_as<Access>;
-  { A::accessed(c, e) } noexcept -> std::same_as<bool>;
-  { A::dirty(c, e) } noexcept -> std::same_as<bool>;
-  { A::with_dirty(c, e) } noexcept -> std::same_as<std::uint64_t>;
-  { A::without_accessed(c, e) } noexcept -> std::same_as<std::uint64_t>;
-  { A::address(e) } noexcept -> std::same_as<Hpa>;
-  { A::make_leaf(c, s) } noexcept -> std::same_as<std::uint64_t>;
-  { A::make_table(c, p) } noexcept -> std::same_as<std::uint64_t>;
-  { A::without_write(e) } noexcept -> std::same_as<std::uint64_t>;
-  { A::with_rights(e, Access{}) } noexcept -> std::same_as<std::uint64_t>;
+  { A::present(e) }
+  noexcept->std::same_as<bool>;
+  { A::leaf(e, l) }
+  noexcept->std::same_as<bool>;
+  { A::writable(e) }
+  noexcept->std::same_as<bool>;
+  { A::host_writable(e) }
+  noexcept->std::same_as<bool>;
+  { A::rights(e) }
+  noexcept->std::same_as<Access>;
+  { A::accessed(c, e) }
+  noexcept->std::same_as<bool>;
+  { A::dirty(c, e) }
+  noexcept->std::same_as<bool>;
+  { A::with_dirty(c, e) }
+  noexcept->std::same_as<std::uint64_t>;
+  { A::without_accessed(c, e) }
+  noexcept->std::same_as<std::uint64_t>;
+  { A::address(e) }
+  noexcept->std::same_as<Hpa>;
+  { A::make_leaf(c, s) }
+  noexcept->std::same_as<std::uint64_t>;
+  { A::make_table(c, p) }
+  noexcept->std::same_as<std::uint64_t>;
+  { A::without_write(e) }
+  noexcept->std::same_as<std::uint64_t>;
+  { A::with_rights(e, Access{}) }
+  noexcept->std::same_as<std::uint64_t>;
 };
 
 template <class A>

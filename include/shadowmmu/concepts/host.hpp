@@ -19,47 +19,59 @@ enum class GuestExchange : std::uint8_t {
 };
 
 template <class H>
-concept HostComplete = requires { sizeof(H); };
+concept HostComplete = requires {
+  sizeof(H);
+};
 
 /// Frames: single, 4 KiB, contents undefined. `TableBelow4G` must lie below 4 GiB.
 /// alloc_frame is called without the Mmu's lock; free_frame also with it held.
 template <class H>
 concept HostFrames = requires(H& h, FrameKind k, Hpa p) {
-  { h.alloc_frame(k) } noexcept -> std::same_as<Result<Hpa>>;
-  { h.free_frame(p) } noexcept;
+  { h.alloc_frame(k) }
+  noexcept->std::same_as<Result<Hpa>>;
+  { h.free_frame(p) }
+  noexcept;
 };
 
 /// Host physical address <-> pointer, for frames that alloc_frame gave. Constant time.
 template <class H>
 concept HostAddresses = requires(H& h, Hpa p, const void* v) {
-  { h.to_virt(p) } noexcept -> std::same_as<void*>;
-  { h.to_phys(v) } noexcept -> std::same_as<Hpa>;
+  { h.to_virt(p) }
+  noexcept->std::same_as<void*>;
+  { h.to_phys(v) }
+  noexcept->std::same_as<Hpa>;
 };
 
 /// Guest memory: the 4 KiB of a gfn inside some memslot, or nullptr where it cannot be read; and compare-exchange of
 /// an aligned 4- or 8-byte entry (which marks the frame dirty if the embedder keeps such marks).
 template <class H>
 concept HostGuestMemory = requires(H& h, Gfn g, Gpa a, unsigned bytes, std::uint64_t v) {
-  { h.guest_page(g) } noexcept -> std::convertible_to<const void*>;
-  { h.guest_exchange(a, bytes, v, v) } noexcept -> std::same_as<GuestExchange>;
+  { h.guest_page(g) }
+  noexcept->std::convertible_to<const void*>;
+  { h.guest_exchange(a, bytes, v, v) }
+  noexcept->std::same_as<GuestExchange>;
 };
 
 /// What backs a gfn of a memslot now. `write`: the access wants to write (copy-on-write may be broken for it).
 /// Must not block: what takes time answers Pending with a token.
 template <class H>
 concept HostBacking = requires(H& h, Gfn g, bool write) {
-  { h.backing(g, write) } noexcept -> std::same_as<Backing>;
+  { h.backing(g, write) }
+  noexcept->std::same_as<Backing>;
 };
 
 /// TLB control. `flush` returns when no named vCPU can use a forgotten translation any more. `kick_and_wait` returns
 /// when each named vCPU has left guest mode, or will call `Vcpu::enter` before it runs guest code again.
 template <class H>
 concept HostFlush = requires(H& h, const FlushRequest& r, VcpuId v) {
-  { h.flush(r) } noexcept;
-  { h.kick_and_wait(v) } noexcept;
+  { h.flush(r) }
+  noexcept;
+  { h.kick_and_wait(v) }
+  noexcept;
 };
 
 template <class H>
-concept Host = HostComplete<H> && HostFrames<H> && HostAddresses<H> && HostGuestMemory<H> && HostBacking<H> && HostFlush<H>;
+concept Host =
+    HostComplete<H> && HostFrames<H> && HostAddresses<H> && HostGuestMemory<H> && HostBacking<H> && HostFlush<H>;
 
 }  // namespace shadowmmu

@@ -33,34 +33,64 @@ inline constexpr std::size_t kMaxPageState = 24;
 
 template <class A, class L, class R, class C>
 consteval Rule diagnose() {
-  if constexpr (!ArchGeometry<A>) return Rule::ArchGeometry;
-  else if constexpr (!ArchDisjoint<A>) return Rule::ArchOverlap;
-  else if constexpr (!ArchKeysClear<A>) return Rule::ArchKeys;
-  else if constexpr (!ArchEntries<A>) return Rule::ArchEntries;
-  else if constexpr (!LockExclusion<L>) return Rule::LockExclusion;
-  else if constexpr (!LockMemory<L>) return Rule::LockMemory;
-  else if constexpr (!LockTokens<L>) return Rule::LockTokens;
-  else if constexpr (!ReclaimCore<R>) return Rule::ReclaimCore;
-  else if constexpr (!ReclaimHooksCallable<R>) return Rule::ReclaimCallable;
-  else if constexpr (!ReclaimHooksDeclared<R>) return Rule::ReclaimDeclared;
-  else if constexpr (sizeof(typename R::PageState) > kMaxPageState) return Rule::ReclaimSize;
-  else if constexpr (!ConfigSane<C>) return Rule::Config;
-  else return Rule::Ok;
+  if constexpr (!ArchGeometry<A>)
+    return Rule::ArchGeometry;
+  else if constexpr (!ArchDisjoint<A>)
+    return Rule::ArchOverlap;
+  else if constexpr (!ArchKeysClear<A>)
+    return Rule::ArchKeys;
+  else if constexpr (!ArchEntries<A>)
+    return Rule::ArchEntries;
+  else if constexpr (!LockExclusion<L>)
+    return Rule::LockExclusion;
+  else if constexpr (!LockMemory<L>)
+    return Rule::LockMemory;
+  else if constexpr (!LockTokens<L>)
+    return Rule::LockTokens;
+  else if constexpr (!ReclaimCore<R>)
+    return Rule::ReclaimCore;
+  else if constexpr (!ReclaimHooksCallable<R>)
+    return Rule::ReclaimCallable;
+  else if constexpr (!ReclaimHooksDeclared<R>)
+    return Rule::ReclaimDeclared;
+  else if constexpr (sizeof(typename R::PageState) > kMaxPageState)
+    return Rule::ReclaimSize;
+  else if constexpr (!ConfigSane<C>)
+    return Rule::Config;
+  else
+    return Rule::Ok;
 }
 
 template <Rule R>
 struct Explain {
-  static_assert(R != Rule::ArchGeometry, "shadowmmu: Arch lacks kGuests, kRootLevel, kMaxLeafLevel or its bit masks; see concepts/arch.hpp");
-  static_assert(R != Rule::ArchOverlap, "shadowmmu: Arch::kSoftwareBits overlaps kHardwareBits or kAddressBits; move the software bits");
-  static_assert(R != Rule::ArchKeys, "shadowmmu: Arch::kSoftwareBits uses bits 62:59, where protection keys live; move the software bits");
-  static_assert(R != Rule::ArchEntries, "shadowmmu: Arch lacks a noexcept entry function of concepts/arch.hpp (present, leaf, make_leaf, ...)");
-  static_assert(R != Rule::LockExclusion, "shadowmmu: Lock lacks public noexcept lock(), unlock() or contended() const; add them or mark them noexcept");
-  static_assert(R != Rule::LockMemory, "shadowmmu: Lock::Memory is no memory facade; use memory::Smp, or memory::Up for one thread");
-  static_assert(R != Rule::LockTokens, "shadowmmu: Lock lacks Token, token() or verify(Token); an empty struct and two empty functions will do");
-  static_assert(R != Rule::ReclaimCore, "shadowmmu: Reclaim lacks PageState, kHooks, or public noexcept on_create, on_remove or victim; see concepts/reclaim.hpp");
-  static_assert(R != Rule::ReclaimCallable, "shadowmmu: Reclaim declares a hook in kHooks that it lacks or whose signature differs; see concepts/reclaim.hpp");
-  static_assert(R != Rule::ReclaimDeclared, "shadowmmu: Reclaim has a hook that kHooks does not declare, so it would never be called; add it to kHooks");
-  static_assert(R != Rule::ReclaimSize, "shadowmmu: Reclaim::PageState is larger than 24 bytes, which breaks the two-line shadow page; keep state elsewhere");
+  static_assert(R != Rule::ArchGeometry,
+                "shadowmmu: Arch lacks kGuests, kRootLevel, kMaxLeafLevel or its bit masks; see concepts/arch.hpp");
+  static_assert(R != Rule::ArchOverlap,
+                "shadowmmu: Arch::kSoftwareBits overlaps kHardwareBits or kAddressBits; move the software bits");
+  static_assert(R != Rule::ArchKeys,
+                "shadowmmu: Arch::kSoftwareBits uses bits 62:59, where protection keys live; move the software bits");
+  static_assert(R != Rule::ArchEntries,
+                "shadowmmu: Arch lacks a noexcept entry function of concepts/arch.hpp (present, leaf, make_leaf, ...)");
+  static_assert(
+      R != Rule::LockExclusion,
+      "shadowmmu: Lock lacks public noexcept lock(), unlock() or contended() const; add them or mark them noexcept");
+  static_assert(R != Rule::LockMemory,
+                "shadowmmu: Lock::Memory is no memory facade; use memory::Smp, or memory::Up for one thread");
+  static_assert(
+      R != Rule::LockTokens,
+      "shadowmmu: Lock lacks Token, token() or verify(Token); an empty struct and two empty functions will do");
+  static_assert(R != Rule::ReclaimCore,
+                "shadowmmu: Reclaim lacks PageState, kHooks, or public noexcept on_create, on_remove or victim; see "
+                "concepts/reclaim.hpp");
+  static_assert(R != Rule::ReclaimCallable,
+                "shadowmmu: Reclaim declares a hook in kHooks that it lacks or whose signature differs; see "
+                "concepts/reclaim.hpp");
+  static_assert(
+      R != Rule::ReclaimDeclared,
+      "shadowmmu: Reclaim has a hook that kHooks does not declare, so it would never be called; add it to kHooks");
+  static_assert(R != Rule::ReclaimSize,
+                "shadowmmu: Reclaim::PageState is larger than 24 bytes, which breaks the two-line shadow page; keep "
+                "state elsewhere");
   static_assert(R != Rule::Config, "shadowmmu: Config has values that make no sense together; see concepts/config.hpp");
   static constexpr bool kDone = true;
 };

@@ -10,9 +10,12 @@ namespace shadowmmu {
 /// Mutual exclusion, all noexcept. `contended` tells whether somebody waits, so that long work can yield.
 template <class L>
 concept LockExclusion = requires(L& l, const L& c) {
-  { l.lock() } noexcept;
-  { l.unlock() } noexcept;
-  { c.contended() } noexcept -> std::same_as<bool>;
+  { l.lock() }
+  noexcept;
+  { l.unlock() }
+  noexcept;
+  { c.contended() }
+  noexcept->std::same_as<bool>;
 };
 
 /// The memory facade that goes with the lock: `memory::Up` for one agent, `memory::Smp` for several.
@@ -23,8 +26,10 @@ concept LockMemory = MemoryAccess<typename L::Memory>;
 template <class L>
 concept LockTokens = requires(const L& c, typename L::Token t) {
   requires std::is_trivially_copyable_v<typename L::Token>;
-  { c.token() } noexcept -> std::same_as<typename L::Token>;
-  { c.verify(t) } noexcept;
+  { c.token() }
+  noexcept->std::same_as<typename L::Token>;
+  { c.verify(t) }
+  noexcept;
 };
 
 template <class L>
@@ -40,8 +45,7 @@ class Held {
  public:
   /// A stronger capability weakens by itself.
   template <Cap D>
-    requires(D > C)
-  constexpr Held(Held<L, D> o) noexcept : token_(o.token_) {}  // NOLINT(google-explicit-constructor)
+  requires(D > C) constexpr Held(Held<L, D> o) noexcept : token_(o.token_) {}  // NOLINT(google-explicit-constructor)
   /// Effects: none, or a report (lock::Checked) if the lock is another's or the guard is gone.
   constexpr void verify(const L& l) const noexcept { l.verify(token_); }
 

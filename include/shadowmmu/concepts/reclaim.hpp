@@ -26,11 +26,16 @@ struct PageFacts {
 /// What `victim` may ask of a page. The core's view answers; a policy sees nothing else of a shadow page.
 template <class V, class S>
 concept ReclaimView = requires(const V& v, S& s) {
-  { v.pinned(s) } noexcept -> std::same_as<bool>;
-  { v.live(s) } noexcept -> std::same_as<unsigned>;
-  { v.level(s) } noexcept -> std::same_as<Level>;
-  { v.orphans(s) } noexcept -> std::same_as<bool>;
-  { v.test_and_clear_accessed(s) } noexcept -> std::same_as<bool>;
+  { v.pinned(s) }
+  noexcept->std::same_as<bool>;
+  { v.live(s) }
+  noexcept->std::same_as<unsigned>;
+  { v.level(s) }
+  noexcept->std::same_as<Level>;
+  { v.orphans(s) }
+  noexcept->std::same_as<bool>;
+  { v.test_and_clear_accessed(s) }
+  noexcept->std::same_as<bool>;
 };
 
 namespace detail {
@@ -45,21 +50,41 @@ struct AnyView {
 
 // A hook is checked both ways: declared but not callable, and present but not declared, are both errors.
 template <class R, class S>
-concept LinkHook = requires(R& r, S& parent, S& child) { { r.on_link(parent, child) } noexcept; };
+concept LinkHook = requires(R& r, S& parent, S& child) {
+  { r.on_link(parent, child) }
+  noexcept;
+};
 template <class R, class S>
-concept UnlinkHook = requires(R& r, S& parent, S& child) { { r.on_unlink(parent, child) } noexcept; };
+concept UnlinkHook = requires(R& r, S& parent, S& child) {
+  { r.on_unlink(parent, child) }
+  noexcept;
+};
 template <class R, class S>
-concept EntryHook = requires(R& r, S& page, unsigned live) { { r.on_entry(page, live) } noexcept; };
+concept EntryHook = requires(R& r, S& page, unsigned live) {
+  { r.on_entry(page, live) }
+  noexcept;
+};
 template <class R, class S>
-concept RootHook = requires(R& r, S& root) { { r.on_root_load(root) } noexcept; };
+concept RootHook = requires(R& r, S& root) {
+  { r.on_root_load(root) }
+  noexcept;
+};
 template <class R>
-concept NamesLink = requires { &R::on_link; };
+concept NamesLink = requires {
+  &R::on_link;
+};
 template <class R>
-concept NamesUnlink = requires { &R::on_unlink; };
+concept NamesUnlink = requires {
+  &R::on_unlink;
+};
 template <class R>
-concept NamesEntry = requires { &R::on_entry; };
+concept NamesEntry = requires {
+  &R::on_entry;
+};
 template <class R>
-concept NamesRoot = requires { &R::on_root_load; };
+concept NamesRoot = requires {
+  &R::on_root_load;
+};
 }  // namespace detail
 
 /// State of a page in the policy's order; the shadow page derives from it.
@@ -68,26 +93,33 @@ concept ReclaimState = std::is_class_v<typename R::PageState> && std::is_default
 
 /// The required four: creation, removal, victim, and the list of optional hooks.
 template <class R>
-concept ReclaimCore = ReclaimState<R> && requires(R& r, typename R::PageState& s, const detail::AnyView<typename R::PageState>& v) {
+concept ReclaimCore = ReclaimState<R> &&
+    requires(R& r, typename R::PageState& s, const detail::AnyView<typename R::PageState>& v) {
   { R::kHooks } -> std::convertible_to<Hook>;
-  { r.on_create(s, PageFacts{}) } noexcept;
-  { r.on_remove(s) } noexcept;
-  { r.victim(v) } noexcept -> std::same_as<typename R::PageState*>;
+  { r.on_create(s, PageFacts{}) }
+  noexcept;
+  { r.on_remove(s) }
+  noexcept;
+  { r.victim(v) }
+  noexcept->std::same_as<typename R::PageState*>;
 };
 
 /// Every declared hook is callable with the right signature.
 template <class R>
-concept ReclaimHooksCallable = (!wants(R::kHooks, Hook::Link) || detail::LinkHook<R, typename R::PageState>) &&
-                               (!wants(R::kHooks, Hook::Unlink) || detail::UnlinkHook<R, typename R::PageState>) &&
-                               (!wants(R::kHooks, Hook::Entry) || detail::EntryHook<R, typename R::PageState>) &&
-                               (!wants(R::kHooks, Hook::RootLoad) || detail::RootHook<R, typename R::PageState>);
+concept ReclaimHooksCallable = (!wants(R::kHooks, Hook::Link) || detail::LinkHook<R, typename R::PageState>)&&(
+    !wants(R::kHooks, Hook::Unlink) ||
+    detail::UnlinkHook<
+        R, typename R::PageState>)&&(!wants(R::kHooks, Hook::Entry) ||
+                                     detail::EntryHook<R, typename R::PageState>)&&(!wants(R::kHooks, Hook::RootLoad) ||
+                                                                                    detail::RootHook<
+                                                                                        R, typename R::PageState>);
 
 /// Every hook that exists is declared.
 template <class R>
-concept ReclaimHooksDeclared = (wants(R::kHooks, Hook::Link) || !detail::NamesLink<R>) &&
-                               (wants(R::kHooks, Hook::Unlink) || !detail::NamesUnlink<R>) &&
-                               (wants(R::kHooks, Hook::Entry) || !detail::NamesEntry<R>) &&
-                               (wants(R::kHooks, Hook::RootLoad) || !detail::NamesRoot<R>);
+concept ReclaimHooksDeclared = (wants(R::kHooks, Hook::Link) || !detail::NamesLink<R>)&&(
+    wants(R::kHooks, Hook::Unlink) ||
+    !detail::NamesUnlink<R>)&&(wants(R::kHooks, Hook::Entry) ||
+                               !detail::NamesEntry<R>)&&(wants(R::kHooks, Hook::RootLoad) || !detail::NamesRoot<R>);
 
 template <class R>
 concept Reclaim = ReclaimCore<R> && ReclaimHooksCallable<R> && ReclaimHooksDeclared<R>;

@@ -9,11 +9,11 @@ namespace shadowmmu {
 /// Verdict of a full invariant check.
 struct AuditReport {
   std::uint64_t violations = 0;
-  const char* first = nullptr;   ///< what the first violation was
-  std::uint64_t at = 0;          ///< page index or gfn of the first violation
-  std::uint32_t pages = 0;       ///< linked
-  std::uint32_t invalid = 0;     ///< unlinked roots still in use
-  std::uint32_t orphans = 0;     ///< parentless non-roots
+  const char* first = nullptr;  ///< what the first violation was
+  std::uint64_t at = 0;         ///< page index or gfn of the first violation
+  std::uint32_t pages = 0;      ///< linked
+  std::uint32_t invalid = 0;    ///< unlinked roots still in use
+  std::uint32_t orphans = 0;    ///< parentless non-roots
   std::uint64_t leaves = 0;
   std::uint64_t rmap_entries = 0;
 };
@@ -53,7 +53,8 @@ class Audit {
     std::uint32_t n = 0;
     for (auto& p : s_.live) {
       n += 1;
-      expect(p.life == PageLife::Linked && p.generation == s_.generation, "live list holds a page of another generation", p.index);
+      expect(p.life == PageLife::Linked && p.generation == s_.generation,
+             "live list holds a page of another generation", p.index);
     }
     for (auto& p : s_.obsolete) {
       n += 1;
@@ -114,7 +115,8 @@ class Audit {
              "a leaf lets read-only memory be written", gfn.value());
     }
     expect(!Arch::writable(e) || Arch::host_writable(e), "a writable leaf is not marked host-writable", p.index);
-    expect(level == Level{1} || slot->large(gfn, level).disallow == 0, "a large leaf where none is allowed", gfn.value());
+    expect(level == Level{1} || slot->large(gfn, level).disallow == 0, "a large leaf where none is allowed",
+           gfn.value());
     if (Arch::writable(e)) check_writable(*slot, gfn, level);
     if constexpr (Arch::kGuests.indirect())
       if (!p.role.direct() && !p.unsync && level == Level{1}) check_rights(p, i, e);
@@ -133,16 +135,15 @@ class Audit {
         expect(q.unsync, "a writable leaf maps a synced leaf table", first.value());
   }
 
-  void check_rights(Page& p, unsigned i, std::uint64_t e) noexcept
-    requires(Arch::kGuests.indirect())
-  {
+  void check_rights(Page& p, unsigned i, std::uint64_t e) noexcept requires(Arch::kGuests.indirect()) {
     const void* table = s_.snapshot->find_any(p.gfn) == nullptr ? nullptr : s_.host.guest_page(p.gfn);
     if (table == nullptr) return;
     const guest::Paging paging = paging_of(s_, p.role);
     const std::uint64_t g = gpte_of<S>(table, p, i);
     Access most = p.role.access() & paging.grants(g);
     // A table in ROM never gets its D bit: writes go on without.
-    const bool rom = s_.snapshot->find_any(p.gfn)->flags().read_only || s_.host.backing(p.gfn, false).kind == Backing::Kind::ReadOnly;
+    const bool rom = s_.snapshot->find_any(p.gfn)->flags().read_only ||
+                     s_.host.backing(p.gfn, false).kind == Backing::Kind::ReadOnly;
     if ((g & guest::kEntryDirty) == 0 && !rom) most = most.without(Access::kWrite);
     const Access have = Arch::rights(e);
     const bool rewritten = !p.role.wp() && have.write() && !have.user();
@@ -163,7 +164,8 @@ class Audit {
     HandleList::for_each(s_.cells, c.parents, [&](EntryHandle h) { seen += h == EntryHandle(p.index, i) ? 1U : 0U; });
     expect(seen == 1, "a child does not know its parent", c.index);
     if (p.unsync_map != 0 && (c.unsync || c.unsync_children != 0))
-      expect((s_.cells.at(p.unsync_map)->bits[i >> 6U] >> (i & 63U) & 1U) != 0, "an unsync child is not in the bitmap", p.index);
+      expect((s_.cells.at(p.unsync_map)->bits[i >> 6U] >> (i & 63U) & 1U) != 0, "an unsync child is not in the bitmap",
+             p.index);
   }
 
   void check_parents(Page& p) noexcept {
@@ -177,7 +179,8 @@ class Audit {
   }
 
   void check_unsync(Page& p) noexcept {
-    expect(!p.unsync || (p.role.level() == Level{1} && !p.role.direct()), "a page that is no leaf table is unsync", p.index);
+    expect(!p.unsync || (p.role.level() == Level{1} && !p.role.direct()), "a page that is no leaf table is unsync",
+           p.index);
     if (p.unsync_map == 0) {
       expect(p.unsync_children == 0, "unsync children are counted without a bitmap", p.index);
       return;
@@ -210,8 +213,8 @@ class Audit {
           r_.rmap_entries += 1;
           Page& p = s_.page(h.page());
           const std::uint64_t e = entry<S>(p, h.entry());
-          const bool good = p.life == PageLife::Linked && p.role.level() == level && Arch::present(e) && is_leaf<S>(p, e) &&
-                            s_.leaf_gfn(p, h.entry()) == gfn;
+          const bool good = p.life == PageLife::Linked && p.role.level() == level && Arch::present(e) &&
+                            is_leaf<S>(p, e) && s_.leaf_gfn(p, h.entry()) == gfn;
           expect(good, "an rmap entry names no leaf of its gfn", gfn.value());
         });
       });

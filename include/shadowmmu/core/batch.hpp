@@ -20,9 +20,7 @@ class [[nodiscard]] Batch {
  public:
   using Pages = PageList<typename S::Page>;
 
-  explicit Batch(S& s) noexcept
-    requires(G == Stage::Zapped)
-      : state_(&s) {}
+  explicit Batch(S& s) noexcept requires(G == Stage::Zapped) : state_(&s) {}
   Batch(Batch&& o) noexcept : state_(o.state_) { pages_.swap(o.pages_); }
   Batch& operator=(Batch&&) = delete;
   ~Batch() {
@@ -32,11 +30,7 @@ class [[nodiscard]] Batch {
   void absorb(Batch&& o) noexcept { pages_.splice(pages_.end(), o.pages_); }
   [[nodiscard]] bool empty() const noexcept { return pages_.empty(); }
   /// Requires: p is unlinked from every structure and on no list.
-  void push(typename S::Page& p) noexcept
-    requires(G == Stage::Zapped)
-  {
-    pages_.push_back(p);
-  }
+  void push(typename S::Page& p) noexcept requires(G == Stage::Zapped) { pages_.push_back(p); }
 
  private:
   template <class, Stage>
@@ -80,7 +74,9 @@ class Disposal {
       s.free_page(p);
     }
   }
-  static void commit(S& s, Structure h, B<Stage::Zapped>&& b) noexcept { release(s, wait_readers(s, flush(s, h, std::move(b)))); }
+  static void commit(S& s, Structure h, B<Stage::Zapped>&& b) noexcept {
+    release(s, wait_readers(s, flush(s, h, std::move(b))));
+  }
 };
 
 }  // namespace shadowmmu::core

@@ -26,14 +26,14 @@ void reset_vcpu(S& s, typename S::Vcpu& v) noexcept {
 /// changed. Unreadable ones count as not present.
 template <class S>
 [[nodiscard]] bool load_pdptes(S& s, typename S::Vcpu& v, std::uint64_t cr3) noexcept
-  requires(S::Arch::kGuests.has(GuestMode::Pae))
-{
+    requires(S::Arch::kGuests.has(GuestMode::Pae)) {
   const SlotSection<S> section(s, v);
   GuestReader<S> reader(s, *section, v.slot_hint);
   std::uint64_t fresh[4];
   for (unsigned i = 0; i < 4; ++i) {
     fresh[i] = reader.entry(Gfn{(cr3 & 0xffff'ffffU) >> kPageShift}, static_cast<unsigned>(cr3 >> 3U & 0x1fcU) + i, 8);
-    if ((fresh[i] & guest::kEntryPresent) != 0 && (fresh[i] & guest::Paging::pdpte_reserved(s.caps.guest_address_bits)) != 0)
+    if ((fresh[i] & guest::kEntryPresent) != 0 &&
+        (fresh[i] & guest::Paging::pdpte_reserved(s.caps.guest_address_bits)) != 0)
       return false;
   }
   for (unsigned i = 0; i < 4; ++i) v.pdpte[i] = fresh[i];
@@ -55,8 +55,7 @@ inline constexpr std::uint64_t kCr4Reload = cr4::kPse | cr4::kPae | cr4::kPge | 
 
 template <class S>
 [[nodiscard]] ControlOutcome set_control(S& s, typename S::Vcpu& v, const Controls& c) noexcept
-  requires(!S::Arch::kGuests.has(GuestMode::Direct))
-{
+    requires(!S::Arch::kGuests.has(GuestMode::Direct)) {
   const bool pg = (c.cr0 & cr0::kPg) != 0;
   const bool lma = (c.efer & efer::kLma) != 0;
   const bool pcide = (c.cr4 & cr4::kPcide) != 0;
@@ -86,8 +85,7 @@ template <class S>
 
 template <class S>
 [[nodiscard]] ControlOutcome set_cr3(S& s, typename S::Vcpu& v, std::uint64_t value) noexcept
-  requires(!S::Arch::kGuests.has(GuestMode::Direct))
-{
+    requires(!S::Arch::kGuests.has(GuestMode::Direct)) {
   const bool pcide = (v.controls.cr4 & cr4::kPcide) != 0;
   const bool keep = pcide && value >> 63U != 0;
   const std::uint64_t cr3 = keep ? value & ~(std::uint64_t{1} << 63U) : value;
@@ -113,7 +111,8 @@ void invlpg(S& s, typename S::Vcpu& v, Gva a) noexcept {
   if constexpr (S::Arch::kGuests.indirect()) {
     ExclusiveGuard<S> g(s);
     s.stats.add(&Counters::invlpg);
-    if (auto* p = v.root.loaded && !root_stale(s, v) && v.root.role == v.role ? root_page(s, v, a) : nullptr; p != nullptr)
+    if (auto* p = v.root.loaded && !root_stale(s, v) && v.root.role == v.role ? root_page(s, v, a) : nullptr;
+        p != nullptr)
       sync_address(s, g, *p, a);
     if ((v.controls.cr4 & cr4::kPcide) != 0)
       for (const RootSet& r : v.previous)

@@ -40,12 +40,13 @@ template <class S>
 
 /// Effects: walks the tables of the mode in force. Non-paging and direct maps: the address is the gpa.
 template <class S>
-[[nodiscard]] guest::WalkEnd walk_guest(S& s, typename S::Vcpu& v, const SlotSnapshot& slots, Gva a, AccessRequest request,
-                                        bool smap_enforced, guest::Walk& w) noexcept {
+[[nodiscard]] guest::WalkEnd walk_guest(S& s, typename S::Vcpu& v, const SlotSnapshot& slots, Gva a,
+                                        AccessRequest request, bool smap_enforced, guest::Walk& w) noexcept {
   GuestReader<S> reader(s, slots, v.slot_hint);
   if constexpr (S::Arch::kGuests.has(GuestMode::Long4))
     if (v.paging.mode() == GuestMode::Long4)
-      return guest::Walker<guest::Long4, GuestReader<S>>::run(v.paging, reader, guest::Long4::frame(v.cr3), a, request, smap_enforced, w);
+      return guest::Walker<guest::Long4, GuestReader<S>>::run(v.paging, reader, guest::Long4::frame(v.cr3), a, request,
+                                                              smap_enforced, w);
   if constexpr (S::Arch::kGuests.has(GuestMode::Pae))
     if (v.paging.mode() == GuestMode::Pae) {
       const std::uint64_t pdpte = v.pdpte[a.value() >> 30U & 3U];
@@ -53,11 +54,13 @@ template <class S>
         w.error_code = request.error_bits() & (v.paging.reports_fetch() ? ~0U : ~pferr::kFetch);
         return guest::WalkEnd::Fault;
       }
-      return guest::Walker<guest::Pae, GuestReader<S>>::run(v.paging, reader, guest::Pae::frame(pdpte), a, request, smap_enforced, w);
+      return guest::Walker<guest::Pae, GuestReader<S>>::run(v.paging, reader, guest::Pae::frame(pdpte), a, request,
+                                                            smap_enforced, w);
     }
   if constexpr (S::Arch::kGuests.has(GuestMode::Bits32))
     if (v.paging.mode() == GuestMode::Bits32)
-      return guest::Walker<guest::Bits32, GuestReader<S>>::run(v.paging, reader, guest::Bits32::frame(v.cr3), a, request, smap_enforced, w);
+      return guest::Walker<guest::Bits32, GuestReader<S>>::run(v.paging, reader, guest::Bits32::frame(v.cr3), a,
+                                                               request, smap_enforced, w);
   w.gfn = Gfn{a.value() >> kPageShift};
   w.rights = Access::all();
   // The PAE shape ends in directories: no leaf above 2 MiB under it.
@@ -70,7 +73,8 @@ template <class S>
 /// the fetch. With SMAP that is unsound (AC cannot be intercepted): the embedder emulates.
 template <class S>
 [[nodiscard]] bool rewrite_for_wp(Fault<S>& f) noexcept {
-  if (!f.request.write || f.request.user || f.walk.rights.write() || f.v.paging.wp() || f.v.paging.mode() == GuestMode::NonPaging)
+  if (!f.request.write || f.request.user || f.walk.rights.write() || f.v.paging.wp() ||
+      f.v.paging.mode() == GuestMode::NonPaging)
     return true;
   if (f.walk.rights.user()) {
     if (f.v.paging.smap() && !f.supervisor_window) return false;
@@ -107,7 +111,8 @@ template <class S>
   const PathCache& c = f.v.path;
   const std::uint64_t region = f.address.value() >> 30U;
   const unsigned slot = region % PathCache::kSlots;
-  if (c.epoch != s.epoch || c.region[slot] != region || c.page[slot] == kNoPage || goal > Level{2}) return root_page(s, f.v, f.address);
+  if (c.epoch != s.epoch || c.region[slot] != region || c.page[slot] == kNoPage || goal > Level{2})
+    return root_page(s, f.v, f.address);
   auto* p = &s.page(c.page[slot]);
   // Linked as it is, it may still disagree with a walk that is younger than the link: then take the long way.
   if (!p->role.direct() && (f.walk.level > 2 || p->gfn != f.walk.table(2) || p->role.access() != f.walk.above(2)))
@@ -118,8 +123,8 @@ template <class S>
 }
 /// Effects: starts to fetch the cache lines of the shadow entry and its side word while the guest's tables are walked.
 /// Reads metadata without the lock and races with whoever changes it, knowingly: page structures and side words remain
-/// memory of their kind until the Mmu ends, the index is checked, and a stale value only fetches a useless line. Nothing
-/// that is installed depends on it.
+/// memory of their kind until the Mmu ends, the index is checked, and a stale value only fetches a useless line.
+/// Nothing that is installed depends on it.
 template <class S>
 __attribute__((no_sanitize("thread"))) void hint_path(S& s, const typename S::Vcpu& v, Gva a) noexcept {
   const std::uint64_t region = a.value() >> 30U;
@@ -179,8 +184,10 @@ template <class S>
           return Fetched::Retry;
         }
       } else {
-        const unsigned q = v.paging.mode() == GuestMode::Bits32 ? static_cast<unsigned>(f.address.value() >> l.shift()) & 1U : 0U;
-        const Role role = v.role.with_level(l.down()).with_direct(false).with_access(f.walk.above(down)).with_quadrant(q);
+        const unsigned q =
+            v.paging.mode() == GuestMode::Bits32 ? static_cast<unsigned>(f.address.value() >> l.shift()) & 1U : 0U;
+        const Role role =
+            v.role.with_level(l.down()).with_direct(false).with_access(f.walk.above(down)).with_quadrant(q);
         child = get_page(s, g, f.walk.table(down), role, v.magazine);
         if (child == nullptr) return Fetched::OutOfMemory;
         if (!gpte_unchanged(f, l.value())) return Fetched::Retry;
@@ -189,8 +196,8 @@ template <class S>
         goal = mapping_level(s, *f.slot, f.walk.gfn, f.backing, Level{f.walk.level});
       }
     } else {
-      // Keyed by what the tables grant, not by what CR0.WP = 0 makes of it: an instruction that executes from and writes
-      // to one large page needs both entries in one child.
+      // Keyed by what the tables grant, not by what CR0.WP = 0 makes of it: an instruction that executes from and
+      // writes to one large page needs both entries in one child.
       child = direct_child(s, g, v, *p, i, f.walk.gfn, v.role.with_access(f.granted));
       if (child == nullptr) return Fetched::OutOfMemory;
     }
@@ -199,7 +206,8 @@ template <class S>
   }
   if (!direct_mode && !gpte_unchanged(f, f.walk.level)) return Fetched::Retry;
   const unsigned i = goal.index(f.address.value());
-  const MapRequest r{f.walk.gfn, f.backing, f.walk.rights, goal, f.request.write, true, f.window || f.supervisor_window};
+  const MapRequest r{
+      f.walk.gfn, f.backing, f.walk.rights, goal, f.request.write, true, f.window || f.supervisor_window};
   const Mapped m = set_leaf(s, g, v, *f.slot, *p, i, r);
   if (m == Mapped::WriteRefused) return Fetched::WriteRefused;
   if constexpr (S::Config::kPrefetch > 1)
@@ -222,7 +230,8 @@ void prefetch(Fault<S>& f, ExclusiveGuard<S>& g, typename S::Page& p, unsigned i
     prefetch_window<guest::Long4>(f, g, p, first, static_cast<const std::uint64_t*>(f.walk.leaf) - (i - first));
 }
 template <class Format, class S>
-void prefetch_window(Fault<S>& f, ExclusiveGuard<S>& g, typename S::Page& p, unsigned first, const typename Format::Entry* gptes) noexcept {
+void prefetch_window(Fault<S>& f, ExclusiveGuard<S>& g, typename S::Page& p, unsigned first,
+                     const typename Format::Entry* gptes) noexcept {
   S& s = f.s;
   constexpr std::uint64_t kUsed = guest::kEntryPresent | guest::kEntryAccessed;
   // Most windows hold nothing but the entry that faulted: count first, look closer only then.
@@ -232,7 +241,8 @@ void prefetch_window(Fault<S>& f, ExclusiveGuard<S>& g, typename S::Page& p, uns
   if (present <= 1) return;
   std::uint64_t used = 0;
   for (unsigned n = 0; n < S::Config::kPrefetch; ++n)
-    used |= static_cast<std::uint64_t>((S::Memory::template load<Order::Relaxed>(gptes[n]) & kUsed) == kUsed ? 1U : 0U) << n;
+    used |= static_cast<std::uint64_t>((S::Memory::template load<Order::Relaxed>(gptes[n]) & kUsed) == kUsed ? 1U : 0U)
+            << n;
   for (; used != 0; used &= used - 1) {
     const auto n = static_cast<unsigned>(std::countr_zero(used));
     const unsigned j = first + n;
@@ -277,7 +287,8 @@ template <class S>
       return FaultOutcome::of(Kind::Resume);
     case Fetched::WriteRefused: {
       s.stats.add(&Counters::faults_emulated);
-      FaultOutcome o = FaultOutcome::at(Kind::Emulate, address_of(f.walk.gfn) + (f.address.value() & kPageMask), f.request);
+      FaultOutcome o =
+          FaultOutcome::at(Kind::Emulate, address_of(f.walk.gfn) + (f.address.value() & kPageMask), f.request);
       o.address = f.address.value();
       o.reason = EmulateReason::TrackedWrite;
       return o;
@@ -300,9 +311,11 @@ FaultOutcome counted(S& s, std::uint64_t Counters::*which, FaultOutcome o) noexc
   return o;
 }
 
-/// Effects: answers a hardware fault of v. Locking: takes the Mmu's lock, once where the root is ready. Allocates: before.
+/// Effects: answers a hardware fault of v. Locking: takes the Mmu's lock, once where the root is ready. Allocates:
+/// before.
 template <class S>
-[[nodiscard]] FaultOutcome handle_fault(S& s, typename S::Vcpu& v, Gva address, AccessRequest request, bool smap_enforced) noexcept {
+[[nodiscard]] FaultOutcome handle_fault(S& s, typename S::Vcpu& v, Gva address, AccessRequest request,
+                                        bool smap_enforced) noexcept {
   using Kind = FaultOutcome::Kind;
   if (!ensure_root(s, v)) return FaultOutcome::of(Kind::OutOfMemory);
   if (!v.magazine.ready() && !v.magazine.fill(s.host)) return FaultOutcome::of(Kind::OutOfMemory);

@@ -22,7 +22,9 @@ class ExclusiveGuard : Mint<typename S::Lock> {
     settle();
     state_.lock.unlock();
   }
-  [[nodiscard]] Held<Lock, Cap::Structure> held() const& noexcept { return this->template mint<Cap::Structure>(state_.lock); }
+  [[nodiscard]] Held<Lock, Cap::Structure> held() const& noexcept {
+    return this->template mint<Cap::Structure>(state_.lock);
+  }
   void held() && = delete;
 
   /// Effects: the flush will be done before the lock is released.

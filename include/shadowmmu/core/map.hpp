@@ -54,7 +54,8 @@ Mapped set_leaf(S& s, ExclusiveGuard<S>& g, typename S::Vcpu& v, Slot& slot, typ
   const bool host_writable = r.backing.writable && !slot.flags().read_only;
   if (!host_writable) rights = rights.without(Access::kWrite);
   if constexpr (Arch::kGuests.indirect()) {
-    if (rights.write() && r.level == Level{1} && !r.window && !may_write(s, Entries<S>(g.held()), slot, r.gfn, r.may_unsync)) {
+    if (rights.write() && r.level == Level{1} && !r.window &&
+        !may_write(s, Entries<S>(g.held()), slot, r.gfn, r.may_unsync)) {
       rights = rights.without(Access::kWrite);
       refused = r.write;
     }
@@ -81,7 +82,8 @@ Mapped set_leaf(S& s, ExclusiveGuard<S>& g, typename S::Vcpu& v, Slot& slot, typ
   }
   if (Arch::present(old)) {
     const Access lost = Access{Arch::rights(old).bits() & ~Arch::rights(fresh).bits()};
-    if (lost.bits() == 0 && Arch::rights(old) == Arch::rights(fresh)) return refused ? Mapped::WriteRefused : Mapped::Spurious;
+    if (lost.bits() == 0 && Arch::rights(old) == Arch::rights(fresh))
+      return refused ? Mapped::WriteRefused : Mapped::Spurious;
     // Hardware may set D between the read and the write: an exchange keeps what it left (carried over below).
     const std::uint64_t was = S::Memory::template exchange<Order::AcqRel>(p.table[i], fresh);
     if (Arch::dirty(s.caps, was) && !Arch::dirty(s.caps, fresh) && Arch::writable(fresh))
@@ -112,8 +114,8 @@ Mapped set_leaf(S& s, ExclusiveGuard<S>& g, typename S::Vcpu& v, Slot& slot, typ
 /// Effects: makes sure that entry i of p leads to the direct page of (gfn, access) one level down. Returns: it, or
 /// nullptr where pages ran out. A leaf or a child of other rights that stands there is removed first.
 template <class S>
-[[nodiscard]] typename S::Page* direct_child(S& s, ExclusiveGuard<S>& g, typename S::Vcpu& v, typename S::Page& p, unsigned i,
-                                             Gfn gfn, Role role) noexcept {
+[[nodiscard]] typename S::Page* direct_child(S& s, ExclusiveGuard<S>& g, typename S::Vcpu& v, typename S::Page& p,
+                                             unsigned i, Gfn gfn, Role role) noexcept {
   using Arch = typename S::Arch;
   const Level down = p.role.level().down();
   const Gfn base{gfn.value() & ~(p.role.level().frames() - 1)};

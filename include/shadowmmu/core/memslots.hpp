@@ -39,9 +39,9 @@ class Slot {
     TrackCount* track;     ///< 1024 counts
   };
   struct Gib {
-    Leaf* leaf;              ///< 256 of them
-    LargeRegion* large;      ///< 512 of them
-    LargeRegion huge;        ///< the GiB itself
+    Leaf* leaf;          ///< 256 of them
+    LargeRegion* large;  ///< 512 of them
+    LargeRegion huge;    ///< the GiB itself
     std::uint64_t unused;
   };
   static constexpr unsigned kGibsPerFrame = kPageSize / sizeof(Gib);

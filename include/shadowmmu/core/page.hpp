@@ -19,25 +19,25 @@ enum class PageLife : std::uint8_t { Free, Linked, Invalid, Zapped };
 /// Metadata of one shadow table, two cache lines. The first is all that a fault touches.
 template <class Reclaim, class Generation>
 struct alignas(64) ShadowPage : Reclaim::PageState {
-  std::uint64_t* table = nullptr;     ///< the 512 entries, as the library reaches them
-  std::uint32_t* side = nullptr;      ///< one word an entry: slot gfn of a leaf, page index of a child; or none
-  Gfn gfn{};                          ///< guest table shadowed, or first gfn mapped (direct)
+  std::uint64_t* table = nullptr;  ///< the 512 entries, as the library reaches them
+  std::uint32_t* side = nullptr;   ///< one word an entry: slot gfn of a leaf, page index of a child; or none
+  Gfn gfn{};                       ///< guest table shadowed, or first gfn mapped (direct)
   Role role{};
   std::uint32_t parents = 0;          ///< HandleList of the entries that point here
   std::uint16_t live = 0;             ///< non-zero entries
   std::uint16_t unsync_children = 0;  ///< bits set in `unsync_map`
   PageLife life = PageLife::Free;
   bool unsync = false;
-  std::uint8_t flood = 0;             ///< tracked writes since last walked
-  bool owns_side = false;             ///< `side` is this page's half of the frame it shares with its buddy
-  Generation generation = 0;          ///< stamped at creation
+  std::uint8_t flood = 0;     ///< tracked writes since last walked
+  bool owns_side = false;     ///< `side` is this page's half of the frame it shares with its buddy
+  Generation generation = 0;  ///< stamped at creation
   // Second line: what only creation, linking and zapping touch.
-  ListMemberHook list_hook;           ///< live, obsolete, invalid, or a batch
+  ListMemberHook list_hook;  ///< live, obsolete, invalid, or a batch
   ChainMemberHook hash_hook;
-  std::uint32_t unsync_map = 0;       ///< cell with 512 bits; upper indirect levels only
+  std::uint32_t unsync_map = 0;  ///< cell with 512 bits; upper indirect levels only
   PageIndex index = kNoPage;
-  std::uint32_t roots = 0;            ///< vCPUs that use it as a root now
-  std::uint32_t serial = 0;           ///< tells successive pages under one index apart
+  std::uint32_t roots = 0;   ///< vCPUs that use it as a root now
+  std::uint32_t serial = 0;  ///< tells successive pages under one index apart
 };
 
 template <class Page>

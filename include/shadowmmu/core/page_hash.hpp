@@ -21,7 +21,9 @@ class PageHash {
 
   [[nodiscard]] bool ready() const noexcept { return buckets_ != 0; }
   [[nodiscard]] std::uint32_t size() const noexcept { return size_; }
-  [[nodiscard]] unsigned frames() const noexcept { return buckets_ == 0 ? 0U : 1U + (made_ + kPerFrame - 1U) / kPerFrame; }
+  [[nodiscard]] unsigned frames() const noexcept {
+    return buckets_ == 0 ? 0U : 1U + (made_ + kPerFrame - 1U) / kPerFrame;
+  }
   /// Effects: takes the directory and the first 512 buckets. Frames are zeroed.
   void start(void* directory, void* first) noexcept {
     directory_ = static_cast<Directory*>(directory);

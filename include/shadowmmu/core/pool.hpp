@@ -21,7 +21,8 @@ class IndexedPool {
   static constexpr unsigned kTop = 256;
 
   [[nodiscard]] T* at(std::uint32_t i) const noexcept {
-    return reinterpret_cast<T*>(top_[i >> (kShift + 9U)]->frame[i >> kShift & (kDirectory - 1U)]) + (i & (kPerFrame - 1U));
+    return reinterpret_cast<T*>(top_[i >> (kShift + 9U)]->frame[i >> kShift & (kDirectory - 1U)]) +
+           (i & (kPerFrame - 1U));
   }
   /// Frames that `grow` would take now: 1, or 2 where a directory is due.
   [[nodiscard]] unsigned grow_cost() const noexcept { return frames_ % kDirectory == 0 ? 2U : 1U; }
@@ -76,7 +77,9 @@ class IndexedPool {
   };
   static_assert(sizeof(T) >= sizeof(std::uint32_t) && sizeof(Directory) == kPageSize);
   /// The free chain runs through the first word of the dead storage.
-  [[nodiscard]] std::uint32_t* word(std::uint32_t i) const noexcept { return std::launder(reinterpret_cast<std::uint32_t*>(at(i))); }
+  [[nodiscard]] std::uint32_t* word(std::uint32_t i) const noexcept {
+    return std::launder(reinterpret_cast<std::uint32_t*>(at(i)));
+  }
   void link(std::uint32_t i) noexcept {
     ::new (static_cast<void*>(at(i))) std::uint32_t{head_};
     head_ = i;

@@ -65,7 +65,8 @@ class GuestReader {
   [[nodiscard]] std::uint64_t entry(Gfn table, unsigned index, unsigned bytes) noexcept {
     const void* p = page(table);
     if (p == nullptr) return 0;
-    return bytes == 4 ? load(static_cast<const std::uint32_t*>(p) + index) : load(static_cast<const std::uint64_t*>(p) + index);
+    return bytes == 4 ? load(static_cast<const std::uint32_t*>(p) + index)
+                      : load(static_cast<const std::uint64_t*>(p) + index);
   }
 
  private:

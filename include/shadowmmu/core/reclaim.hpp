@@ -26,7 +26,8 @@ class EvictionView {
       std::uint64_t old = S::Memory::template load<Order::Relaxed>(cell);
       if (!S::Arch::accessed(state_.caps, old)) return;
       seen = true;
-      while (!S::Memory::template compare_exchange<Order::Relaxed>(cell, old, S::Arch::without_accessed(state_.caps, old))) {
+      while (!S::Memory::template compare_exchange<Order::Relaxed>(cell, old,
+                                                                   S::Arch::without_accessed(state_.caps, old))) {
       }
     });
     return seen;
@@ -42,8 +43,8 @@ template <class S>
   return s.used >= s.limit ? 0U : s.limit - s.used;
 }
 
-/// Effects: zaps pages until `want` are available under the limit: obsolete ones, then the policy's victims; settles, so that they are
-/// free. Returns: how many were zapped. Flush: one for all, by the guard.
+/// Effects: zaps pages until `want` are available under the limit: obsolete ones, then the policy's victims; settles,
+/// so that they are free. Returns: how many were zapped. Flush: one for all, by the guard.
 template <class S>
 std::uint32_t evict(S& s, ExclusiveGuard<S>& g, std::uint64_t want) noexcept {
   std::uint32_t zapped = 0;

@@ -19,7 +19,8 @@ union Cell {
 static_assert(sizeof(Cell) == 64);
 using CellPool = IndexedPool<Cell>;
 
-/// A list of entry handles behind one 32-bit word: empty (0), one handle inlined (tag set), or a chain of descriptors of
+/// A list of entry handles behind one 32-bit word: empty (0), one handle inlined (tag set), or a chain of descriptors
+/// of
 /// 14. Serves rmaps (gfn -> leaf entries) and parents (page -> table entries). Order is not kept.
 /// Invariant: only the first descriptor may have fewer than 14 handles, and never 0.
 class HandleList {

@@ -24,14 +24,19 @@ class Role {
 
   [[nodiscard]] constexpr Role with_level(Level l) const noexcept { return Role{(bits_ & ~7U) | l.value()}; }
   [[nodiscard]] constexpr Role with_direct(bool d) const noexcept { return Role{(bits_ & ~8U) | (d ? 8U : 0U)}; }
-  [[nodiscard]] constexpr Role with_access(Access a) const noexcept { return Role{(bits_ & ~(7U << 4U)) | a.bits() << 4U}; }
-  [[nodiscard]] constexpr Role with_quadrant(unsigned q) const noexcept { return Role{(bits_ & ~(3U << 7U)) | (q & 3U) << 7U}; }
+  [[nodiscard]] constexpr Role with_access(Access a) const noexcept {
+    return Role{(bits_ & ~(7U << 4U)) | a.bits() << 4U};
+  }
+  [[nodiscard]] constexpr Role with_quadrant(unsigned q) const noexcept {
+    return Role{(bits_ & ~(3U << 7U)) | (q & 3U) << 7U};
+  }
   [[nodiscard]] constexpr Role with_mode(GuestMode m) const noexcept {
     return Role{(bits_ & ~(7U << 9U)) | static_cast<std::uint32_t>(m) << 9U};
   }
   /// CPU state that changes what entries mean; SMEP and SMAP count only while CR0.WP is clear.
   [[nodiscard]] constexpr Role with_cpu(bool wp, bool nxe, bool pse, bool smep, bool smap) const noexcept {
-    const std::uint32_t b = (wp ? 1U : 0U) | (nxe ? 2U : 0U) | (pse ? 4U : 0U) | (smep && !wp ? 8U : 0U) | (smap && !wp ? 16U : 0U);
+    const std::uint32_t b =
+        (wp ? 1U : 0U) | (nxe ? 2U : 0U) | (pse ? 4U : 0U) | (smep && !wp ? 8U : 0U) | (smap && !wp ? 16U : 0U);
     return Role{(bits_ & ~(31U << 12U)) | b << 12U};
   }
   [[nodiscard]] constexpr bool wp() const noexcept { return (bits_ >> 12U & 1U) != 0; }

@@ -178,7 +178,8 @@ void fill_pdpt(S& s, typename S::Vcpu& v) noexcept {
 /// is work; none otherwise. Flush: a fresh root is loaded by the embedder through hw_state(), which flushes.
 template <class S>
 [[nodiscard]] bool ensure_root(S& s, typename S::Vcpu& v) noexcept {
-  if (v.root.loaded && !v.sync_due && !v.root.stale && S::Memory::template load<Order::Acquire>(v.reload) == 0) return true;
+  if (v.root.loaded && !v.sync_due && !v.root.stale && S::Memory::template load<Order::Acquire>(v.reload) == 0)
+    return true;
   if (!v.magazine.ready() && !v.magazine.fill(s.host)) return false;
   if (pae_shape<S>(v) && v.pdpt == nullptr) {
     v.pdpt = static_cast<std::uint64_t*>(Magazine::fresh(s.host, FrameKind::TableBelow4G));

@@ -27,8 +27,8 @@ template <class S>
   return slot == nullptr ? nullptr : slot->rmap(g, p.role.level());
 }
 
-/// Effects: clears a present leaf whose rmap entry is gone already. Uses an exchange, since hardware may set D meanwhile.
-/// Flush: owed by the caller.
+/// Effects: clears a present leaf whose rmap entry is gone already. Uses an exchange, since hardware may set D
+/// meanwhile. Flush: owed by the caller.
 template <class S>
 FlushOwed clear_leaf(S& s, Entries<S> h, typename S::Page& p, unsigned i) noexcept {
   h.verify(s.lock);
@@ -36,10 +36,12 @@ FlushOwed clear_leaf(S& s, Entries<S> h, typename S::Page& p, unsigned i) noexce
   p.live = static_cast<std::uint16_t>(p.live - 1U);
   return flush_for(s, p, i);
 }
-/// Effects: clears a present leaf and removes its rmap entry. Flush: owed by the caller. Complexity: O(rmap length / 14).
+/// Effects: clears a present leaf and removes its rmap entry. Flush: owed by the caller. Complexity: O(rmap length /
+/// 14).
 template <class S>
 FlushOwed drop_leaf(S& s, Entries<S> h, typename S::Page& p, unsigned i) noexcept {
-  if (std::uint32_t* head = rmap_of(s, p, i); head != nullptr) HandleList::remove(s.cells, *head, EntryHandle(p.index, i));
+  if (std::uint32_t* head = rmap_of(s, p, i); head != nullptr)
+    HandleList::remove(s.cells, *head, EntryHandle(p.index, i));
   return clear_leaf(s, h, p, i);
 }
 
@@ -70,7 +72,8 @@ FlushOwed rmap_protect(S& s, Entries<S> h, Slot& slot, Gfn g) noexcept {
   for (unsigned l = 1; l <= S::Arch::kMaxLeafLevel; ++l) {
     const std::uint32_t* head = slot.rmap(g, Level{l});
     if (head == nullptr) continue;
-    HandleList::for_each(s.cells, *head, [&](EntryHandle e) { owed |= protect_leaf(s, h, s.page(e.page()), e.entry()); });
+    HandleList::for_each(s.cells, *head,
+                         [&](EntryHandle e) { owed |= protect_leaf(s, h, s.page(e.page()), e.entry()); });
   }
   return owed;
 }

@@ -36,35 +36,35 @@ struct State {
 
   H& host;
   Caps caps;
-  L slots_lock;                       ///< serializes memslot updates and generation changes; taken before `lock`
+  L slots_lock;                              ///< serializes memslot updates and generation changes; taken before `lock`
   const SlotSnapshot* snapshot = &kNoSlots;  ///< cell
   std::uint32_t next_slot = 0;
-  std::uint32_t wanted_limit = 0;     ///< what set_limit asked for; 0: a fiftieth of the slots
+  std::uint32_t wanted_limit = 0;  ///< what set_limit asked for; 0: a fiftieth of the slots
 
   alignas(64) L lock;
-  std::uint64_t invalidate_seq = 0;    ///< cell: ends of host invalidations
-  std::uint64_t invalidating = 0;      ///< cell: host invalidations in progress
+  std::uint64_t invalidate_seq = 0;  ///< cell: ends of host invalidations
+  std::uint64_t invalidating = 0;    ///< cell: host invalidations in progress
   Gfn invalidate_first{}, invalidate_end{};
   Generation generation = 0;
   std::uint32_t serial = 0;
-  std::uint64_t epoch = 0;             ///< advances whenever a link or a root goes: what vCPUs remember of paths is void
-  std::uint32_t limit = 0;             ///< shadow pages allowed: never less than what the vCPUs need
-  std::uint32_t used = 0;              ///< shadow pages linked, invalid or waiting to be freed
+  std::uint64_t epoch = 0;  ///< advances whenever a link or a root goes: what vCPUs remember of paths is void
+  std::uint32_t limit = 0;  ///< shadow pages allowed: never less than what the vCPUs need
+  std::uint32_t used = 0;   ///< shadow pages linked, invalid or waiting to be freed
   IndexedPool<Page> pages;
   CellPool cells;
   PageHash<Page> hash;
-  Pages live;       ///< of the valid generation
-  Pages obsolete;   ///< only a generation change appends here
-  Pages invalid;    ///< unlinked roots that a vCPU still uses
-  Pages dropped;    ///< zapped, unflushed, unfreed: the debt that outlived its guard
+  Pages live;      ///< of the valid generation
+  Pages obsolete;  ///< only a generation change appends here
+  Pages invalid;   ///< unlinked roots that a vCPU still uses
+  Pages dropped;   ///< zapped, unflushed, unfreed: the debt that outlived its guard
   R reclaim;
   typename C::Stats stats;
   VcpuList<C> vcpus;
   std::uint32_t vcpu_count = 0;
-  void* spare_sides = nullptr;         ///< frames of side words between two uses, chained through their first word
-  std::uint32_t side_frames = 0;       ///< those in use and spare: never given back before the end (see hint_path)
-  std::uint32_t tables = 0;            ///< table frames that belong to shadow pages
-  std::uint64_t window_owner = 0;      ///< cell: vCPU id + 1 that has write windows open; others stay out of the guest
+  void* spare_sides = nullptr;          ///< frames of side words between two uses, chained through their first word
+  std::uint32_t side_frames = 0;        ///< those in use and spare: never given back before the end (see hint_path)
+  std::uint32_t tables = 0;             ///< table frames that belong to shadow pages
+  std::uint64_t window_owner = 0;       ///< cell: vCPU id + 1 that has write windows open; others stay out of the guest
   std::uint64_t* dummy_root = nullptr;  ///< one zero table: the root of a guest whose root is nowhere
 
   [[nodiscard]] bool obsolete_page(const Page& p) const noexcept {
@@ -93,7 +93,8 @@ struct State {
     if (!p.owns_side) return;
     p.owns_side = false;
     if (buddy_owns(p.index)) return;
-    auto* frame = reinterpret_cast<void**>(reinterpret_cast<std::uintptr_t>(p.side) & ~static_cast<std::uintptr_t>(kPageMask));
+    auto* frame =
+        reinterpret_cast<void**>(reinterpret_cast<std::uintptr_t>(p.side) & ~static_cast<std::uintptr_t>(kPageMask));
     *frame = spare_sides;
     spare_sides = frame;
   }
@@ -111,6 +112,7 @@ struct State {
     p.side = reinterpret_cast<std::uint32_t*>(frame + (p.index & 1U) * (kPageSize / 2));
     p.owns_side = true;
   }
+
  private:
   friend class Disposal<State>;
   /// Effects: returns table, side and metadata of a Quiet page. Only Disposal::release calls it.

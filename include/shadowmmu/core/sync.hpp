@@ -12,9 +12,7 @@ namespace shadowmmu::core {
 
 /// The guest paging settings under which a page was made, rebuilt from its role: enough to judge its level-1 entries.
 template <class S>
-[[nodiscard]] guest::Paging paging_of(S& s, Role r) noexcept
-  requires(S::Arch::kGuests.indirect())
-{
+[[nodiscard]] guest::Paging paging_of(S& s, Role r) noexcept requires(S::Arch::kGuests.indirect()) {
   Controls c;
   c.cr0 = cr0::kPg | cr0::kPe | (r.wp() ? cr0::kWp : 0);
   c.cr4 = (r.pse() ? cr4::kPse : 0) | (r.mode() == GuestMode::Bits32 ? 0 : cr4::kPae);
@@ -58,9 +56,7 @@ template <class S>
 /// Effects: all entries of leaf page p agree with the guest's table; a page whose table is nowhere any more is zapped.
 /// Flush: by the guard. Complexity: O(live entries), a scan of 512 words.
 template <class S>
-void sync_entries(S& s, ExclusiveGuard<S>& g, typename S::Page& p) noexcept
-  requires(S::Arch::kGuests.indirect())
-{
+void sync_entries(S& s, ExclusiveGuard<S>& g, typename S::Page& p) noexcept requires(S::Arch::kGuests.indirect()) {
   const void* table = s.snapshot->find_any(p.gfn) == nullptr ? nullptr : s.host.guest_page(p.gfn);
   if (table == nullptr) {
     prepare_zap(s, g, p);
@@ -81,9 +77,7 @@ void sync_entries(S& s, ExclusiveGuard<S>& g, typename S::Page& p) noexcept
 /// `each(f)` calls f on every page to start from. Flush: by the guard, and one before the tables are read.
 /// Complexity: O(unsync tables * 512).
 template <class S, class Each>
-void sync_trees(S& s, ExclusiveGuard<S>& g, Each&& each) noexcept
-  requires(S::Arch::kGuests.indirect())
-{
+void sync_trees(S& s, ExclusiveGuard<S>& g, Each&& each) noexcept requires(S::Arch::kGuests.indirect()) {
   FlushOwed before;
   bool any = false;
   each([&](typename S::Page& top) {
@@ -102,9 +96,7 @@ void sync_trees(S& s, ExclusiveGuard<S>& g, Each&& each) noexcept
   });
 }
 template <class S>
-void sync_roots(S& s, ExclusiveGuard<S>& g, typename S::Vcpu& v) noexcept
-  requires(S::Arch::kGuests.indirect())
-{
+void sync_roots(S& s, ExclusiveGuard<S>& g, typename S::Vcpu& v) noexcept requires(S::Arch::kGuests.indirect()) {
   sync_trees(s, g, [&](auto&& visit) {
     for (const WeakPage& w : v.root.page)
       if (auto* root = s.strong(w)) visit(*root);
@@ -115,8 +107,7 @@ void sync_roots(S& s, ExclusiveGuard<S>& g, typename S::Vcpu& v) noexcept
 /// flushes the address on its own CPU; the guard does where something was taken away.
 template <class S>
 void sync_address(S& s, ExclusiveGuard<S>& g, typename S::Page& root, Gva a) noexcept
-  requires(S::Arch::kGuests.indirect())
-{
+    requires(S::Arch::kGuests.indirect()) {
   auto* p = &root;
   for (;;) {
     const unsigned i = p->role.level().index(a.value());

@@ -22,8 +22,7 @@ void mark_unsync_child(S& s, typename S::Page& p, unsigned i) noexcept {
 }
 template <class S>
 void mark_unsync_parents(S& s, typename S::Page& p) noexcept {
-  HandleList::for_each(s.cells, p.parents,
-                       [&](EntryHandle e) { mark_unsync_child(s, s.page(e.page()), e.entry()); });
+  HandleList::for_each(s.cells, p.parents, [&](EntryHandle e) { mark_unsync_child(s, s.page(e.page()), e.entry()); });
 }
 template <class S>
 void clear_unsync_child(S& s, typename S::Page& p, unsigned i) noexcept {

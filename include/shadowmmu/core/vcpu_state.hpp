@@ -23,7 +23,7 @@ struct RootSet {
   std::uint64_t cr3 = 0;  ///< key: the guest's CR3 (with PCID), 0 for direct maps
   Role role{};            ///< key: role of the root level
   bool loaded = false;
-  bool stale = false;     ///< a flush has come since it was last synced
+  bool stale = false;  ///< a flush has come since it was last synced
 };
 
 /// The directories (level 2) that the vCPU's last faults went through, by address. Void once State::epoch has moved.
@@ -39,8 +39,8 @@ struct WriteWindow {
   Gfn gfn{};
   Gva address{};
   bool open = false;
-  bool supervisor_write = false;  ///< opened for EmulateReason::SupervisorWrite
-  bool tracked = false;           ///< the frame holds a guest table: compare and report at the end
+  bool supervisor_write = false;    ///< opened for EmulateReason::SupervisorWrite
+  bool tracked = false;             ///< the frame holds a guest table: compare and report at the end
   std::uint64_t* before = nullptr;  ///< copy of the frame
 };
 
@@ -51,23 +51,23 @@ struct VcpuState {
 
   ListMemberHook hook;
   VcpuId id{};
-  std::uint64_t reload = 0;          ///< cell: non-zero asks enter() to drop the root and load a fresh one
-  std::uint64_t section = 0;         ///< cell: odd while a slot snapshot is being read
+  std::uint64_t reload = 0;   ///< cell: non-zero asks enter() to drop the root and load a fresh one
+  std::uint64_t section = 0;  ///< cell: odd while a slot snapshot is being read
   unsigned slot_hint = 0;
   Magazine magazine;
   Controls controls{};
   guest::Paging paging{};
   std::uint64_t cr3 = 0;
   std::uint64_t pdpte[4] = {};
-  Role role{};                       ///< base role of pages made for this vCPU now
+  Role role{};  ///< base role of pages made for this vCPU now
   RootSet root{};
-  Hpa top{};                         ///< what CR3 or the EPT pointer names now
+  Hpa top{};  ///< what CR3 or the EPT pointer names now
   PathCache path{};
   RootSet previous[Config::kPreviousRoots == 0 ? 1 : Config::kPreviousRoots] = {};
-  std::uint64_t* pdpt = nullptr;     ///< frame of 128 hardware PDPTs of the PAE shape, below 4 GiB
-  unsigned pdpt_slot = 0;            ///< the one in use; each root load takes the next, so that CR3 differs
+  std::uint64_t* pdpt = nullptr;  ///< frame of 128 hardware PDPTs of the PAE shape, below 4 GiB
+  unsigned pdpt_slot = 0;         ///< the one in use; each root load takes the next, so that CR3 differs
   WriteWindow window[kWindows] = {};
-  bool sync_due = false;             ///< the root that enter() leads to must be synced, whichever it will be
+  bool sync_due = false;  ///< the root that enter() leads to must be synced, whichever it will be
 };
 
 template <class Config>

@@ -21,7 +21,8 @@ template <class S>
   if (w->before == nullptr) return Error::OutOfMemory;
   const std::uint64_t me = static_cast<std::uint64_t>(v.id) + 1;
   std::uint64_t owner = 0;
-  if (!S::Memory::template compare_exchange<Order::AcqRel>(s.window_owner, owner, me) && owner != me) return Error::WindowBusy;
+  if (!S::Memory::template compare_exchange<Order::AcqRel>(s.window_owner, owner, me) && owner != me)
+    return Error::WindowBusy;
   if (owner == 0 && s.vcpu_count > 1) s.host.kick_and_wait(kAllVcpus);
 
   const ExclusiveGuard<S> g(s);

@@ -12,7 +12,9 @@ struct Long4 {
   using Entry = std::uint64_t;
   static constexpr GuestMode kMode = GuestMode::Long4;
   static constexpr unsigned kTopLevel = 4;
-  [[nodiscard]] static constexpr unsigned index(Gva a, unsigned level) noexcept { return Level{level}.index(a.value()); }
+  [[nodiscard]] static constexpr unsigned index(Gva a, unsigned level) noexcept {
+    return Level{level}.index(a.value());
+  }
   [[nodiscard]] static constexpr Gfn frame(std::uint64_t e) noexcept { return Gfn{(e & 0x000f'ffff'ffff'f000) >> 12U}; }
   /// Frame of the very 4 KiB page at `a` inside the page that `e` maps.
   [[nodiscard]] static constexpr Gfn page_frame(std::uint64_t e, unsigned level, Gva a) noexcept {

@@ -44,8 +44,8 @@ class Walker {
   /// Effects: walks from `root`, checks rights, sets A on the whole path and D for a write, by compare-exchange,
   /// starting over where an update is lost. Entries in unreadable frames count as not present.
   /// Complexity: one load a level, no store where A (and D) are set. Source: SDM vol. 3, 4.6 to 4.8.
-  [[nodiscard]] static WalkEnd run(const Paging& p, Reader& reader, Gfn root, Gva a, AccessRequest request, bool smap_enforced,
-                                   Walk& w) noexcept {
+  [[nodiscard]] static WalkEnd run(const Paging& p, Reader& reader, Gfn root, Gva a, AccessRequest request,
+                                   bool smap_enforced, Walk& w) noexcept {
     for (;;) {
       const Step s = attempt(p, reader, root, a, request, smap_enforced, w);
       if (s == Step::Found) return WalkEnd::Found;
@@ -70,10 +70,12 @@ class Walker {
                       Walk& w) noexcept {
     const std::uint32_t code = (request.write ? pferr::kWrite : 0U) | (request.user ? pferr::kUser : 0U) |
                                (request.fetch && p.reports_fetch() ? pferr::kFetch : 0U);
-    return descend<Format::kTopLevel>(Ask{p, reader, a, request, smap_enforced, code}, root, Access::all(), kEntryAccessed, w);
+    return descend<Format::kTopLevel>(Ask{p, reader, a, request, smap_enforced, code}, root, Access::all(),
+                                      kEntryAccessed, w);
   }
   template <unsigned L>
-  [[gnu::always_inline]] static Step descend(const Ask& ask, Gfn table, Access rights, std::uint64_t all, Walk& w) noexcept {
+  [[gnu::always_inline]] static Step descend(const Ask& ask, Gfn table, Access rights, std::uint64_t all,
+                                             Walk& w) noexcept {
     const unsigned i = Format::index(ask.address, L);
     w.frame[L] = table.value();
     w.index[L] = static_cast<std::uint16_t>(i);
@@ -94,7 +96,8 @@ class Walker {
     return arrive<L>(ask, e, rights, all, w);
   }
   template <unsigned L>
-  [[gnu::always_inline]] static Step arrive(const Ask& ask, std::uint64_t leaf, Access rights, std::uint64_t all, Walk& w) noexcept {
+  [[gnu::always_inline]] static Step arrive(const Ask& ask, std::uint64_t leaf, Access rights, std::uint64_t all,
+                                            Walk& w) noexcept {
     const bool write = ask.request.write;
     if (ask.paging.refuses(rights, ask.request, ask.smap_enforced)) return fault(w, ask.code | pferr::kPresent);
     w.rights = write || (leaf & kEntryDirty) != 0 ? rights : rights.without(Access::kWrite);

@@ -29,8 +29,8 @@ class FlushListener {
 /// frame g lies at host frame kGuestBase + g; derive to back it otherwise.
 class Arena {
  public:
-  static constexpr std::uint64_t kTableBase = std::uint64_t{1} << 20;   ///< Hpa of the first table frame: below 4 GiB
-  static constexpr std::uint64_t kGuestBase = std::uint64_t{1} << 33;   ///< Hpa of guest frame 0, 1 GiB aligned
+  static constexpr std::uint64_t kTableBase = std::uint64_t{1} << 20;  ///< Hpa of the first table frame: below 4 GiB
+  static constexpr std::uint64_t kGuestBase = std::uint64_t{1} << 33;  ///< Hpa of guest frame 0, 1 GiB aligned
 
   /// Effects: guest_pages of zeroed guest memory from gfn 0, and room for table_frames frames. Throws std::bad_alloc.
   Arena(std::uint64_t guest_pages, std::uint64_t table_frames)
@@ -101,7 +101,8 @@ class Arena {
     bool done = false;
     if (bytes == 4) {
       auto expected = static_cast<std::uint32_t>(old);
-      done = memory::Smp::compare_exchange<memory::Order::AcqRel>(*static_cast<std::uint32_t*>(at), expected, static_cast<std::uint32_t>(now));
+      done = memory::Smp::compare_exchange<memory::Order::AcqRel>(*static_cast<std::uint32_t*>(at), expected,
+                                                                  static_cast<std::uint32_t>(now));
     } else {
       done = memory::Smp::compare_exchange<memory::Order::AcqRel>(*static_cast<std::uint64_t*>(at), old, now);
     }
@@ -110,7 +111,8 @@ class Arena {
 
  private:
   static char* map(std::uint64_t pages) {
-    void* p = ::mmap(nullptr, pages * kPageSize, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void* p =
+        ::mmap(nullptr, pages * kPageSize, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (p == MAP_FAILED) throw std::bad_alloc();
     return static_cast<char*>(p);
   }

@@ -11,7 +11,8 @@ extern "C" [[noreturn]] void shadowmmu_assert_fail(const char* what) noexcept;
 namespace shadowmmu::lock {
 
 /// Any lock, with tokens that know who minted them and in which critical section: catches a token of another
-/// instance, one that outlived its guard, and an unlock by somebody who does not hold it. For tests; a type, not a flag.
+/// instance, one that outlived its guard, and an unlock by somebody who does not hold it. For tests; a type, not a
+/// flag.
 template <class L>
 class Checked {
  public:

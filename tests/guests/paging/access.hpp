@@ -7,9 +7,9 @@
 namespace paging {
 
 struct Outcome {
-    u32 vector = kNoTrap, error = 0;
-    u64 cr2 = 0;
-    u32 value = 0;
+  u32 vector = kNoTrap, error = 0;
+  u64 cr2 = 0;
+  u32 value = 0;
 };
 
 // One access to the cell of the page at gva (see tables.hpp), or to the very address given.
@@ -31,4 +31,4 @@ bool check_is(const Access& a, u64 page, u32 expected_error);
 constexpr Access kRead{Op::kRead}, kWrite{Op::kWrite}, kFetch{Op::kFetch};
 constexpr Access kUserRead{Op::kRead, true}, kUserWrite{Op::kWrite, true}, kUserFetch{Op::kFetch, true};
 
-} // namespace paging
+}  // namespace paging

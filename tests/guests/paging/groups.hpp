@@ -7,10 +7,10 @@
 namespace paging {
 
 struct Options {
-    char only[24] = {}; // copied: the tests overwrite what the loader left
-    u32 seed = 1;
-    u32 sample = 1; // the products run one case in so many
-    bool high_memory = false; // RAM from 4 GiB on (the loader says so)
+  char only[24] = {};  // copied: the tests overwrite what the loader left
+  u32 seed = 1;
+  u32 sample = 1;            // the products run one case in so many
+  bool high_memory = false;  // RAM from 4 GiB on (the loader says so)
 };
 extern Options options;
 
@@ -30,4 +30,4 @@ void pdpte_tests();
 void odd_tests();
 void random_tests();
 
-} // namespace paging
+}  // namespace paging

@@ -12,26 +12,26 @@ constexpr Mode kPagingModes[] = {Mode::kLegacy, Mode::kPae, Mode::kLong};
 const char* mode_name(Mode mode);
 
 struct Controls {
-    Mode mode = Mode::kOff;
-    bool pse = true, wp = true, nxe = false, smep = false, smap = false, pge = false;
+  Mode mode = Mode::kOff;
+  bool pse = true, wp = true, nxe = false, smep = false, smap = false, pge = false;
 };
 
 struct Features {
-    bool nx, gigabyte, smep, smap, pge, pse36, sse2;
-    u32 physical_bits;
+  bool nx, gigabyte, smep, smap, pge, pse36, sse2;
+  u32 physical_bits;
 };
 
 // Layout known to layout.inc.
 struct Probe {
-    u64 gva;
-    u32 value, flags, vector, error;
-    u64 cr2;
-    u32 armed, saved_esp, op, user_stub;
+  u64 gva;
+  u32 value, flags, vector, error;
+  u64 cr2;
+  u32 armed, saved_esp, op, user_stub;
 };
 struct Trap {
-    u32 vector, error;
-    u64 cr2, ip;
-    u32 cs, flags;
+  u32 vector, error;
+  u64 cr2, ip;
+  u32 cs, flags;
 };
 constexpr u32 kNoTrap = 0x100;
 constexpr u32 kPageFault = 14, kGeneralProtection = 13;
@@ -44,7 +44,8 @@ extern "C" Trap trap;
 extern TrapHook trap_hook;
 extern Controls now;
 extern Features features;
-// Found at start: false when reserved-bit faults come as error code 8 (plain TCG), where some other rules are lenient too.
+// Found at start: false when reserved-bit faults come as error code 8 (plain TCG), where some other rules are lenient
+// too.
 extern bool strict;
 
 constexpr u16 kSelLdt = 0x60;
@@ -58,7 +59,7 @@ void machine_init();
 void load_descriptor_tables();
 void move_idt(u32 base);
 void move_gdt(u32 base);
-void move_tss(u32 base);          // copies the task segment there and loads it
+void move_tss(u32 base);  // copies the task segment there and loads it
 void* idt_of_mode(u32* bytes);
 void* tss_of_mode(u32* bytes);
 void set_ldt(u32 base, u32 limit);
@@ -75,4 +76,4 @@ void apply_efer();
 void flush_by_cr3();
 void flush_by_invlpg(u64 gva);
 
-} // namespace paging
+}  // namespace paging

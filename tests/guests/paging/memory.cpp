@@ -5,14 +5,14 @@
 extern "C" {
 
 void* memcpy(void* to, const void* from, paging::u32 n) {
-    void* d = to;
-    asm volatile("rep movsb" : "+D"(d), "+S"(from), "+c"(n) : : "memory");
-    return to;
+  void* d = to;
+  asm volatile("rep movsb" : "+D"(d), "+S"(from), "+c"(n) : : "memory");
+  return to;
 }
 
 void* memset(void* to, int v, paging::u32 n) {
-    void* d = to;
-    asm volatile("rep stosb" : "+D"(d), "+c"(n) : "a"(v) : "memory");
-    return to;
+  void* d = to;
+  asm volatile("rep stosb" : "+D"(d), "+c"(n) : "a"(v) : "memory");
+  return to;
 }
 }

@@ -15,4 +15,4 @@ void put_dec(u32 v);
 // put("x=") and put_hex(v) in one
 void put_field(const char* name, u64 v);
 
-} // namespace paging
+}  // namespace paging

@@ -19,4 +19,4 @@ void note(const char* text);
 u32 total_cases();
 u32 total_failures();
 
-} // namespace paging
+}  // namespace paging

@@ -18,9 +18,9 @@ constexpr u32 entry_bytes(Mode m) { return m == Mode::kLegacy ? 4 : 8; }
 constexpr u32 index_bits(Mode m) { return m == Mode::kLegacy ? 10 : 9; }
 constexpr u32 page_shift(Mode m, u32 level) { return 12 + (level - 1) * index_bits(m); }
 constexpr u64 entry_address(Mode m, u64 table, u64 gva, u32 level) {
-    const u32 bits = m == Mode::kPae && level == 3 ? 2 : index_bits(m);
-    const u64 index = (gva >> page_shift(m, level)) & (bit(bits) - 1);
-    return table + index * entry_bytes(m);
+  const u32 bits = m == Mode::kPae && level == 3 ? 2 : index_bits(m);
+  const u64 index = (gva >> page_shift(m, level)) & (bit(bits) - 1);
+  return table + index * entry_bytes(m);
 }
 constexpr u64 kFrameMask = 0x000ffffffffff000ull;
 
@@ -45,4 +45,4 @@ void init_cell(u64 page);
 void init_cells(u64 from, u64 to);
 u64 data_frame();
 
-} // namespace paging
+}  // namespace paging
