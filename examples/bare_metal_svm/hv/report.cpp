@@ -29,8 +29,8 @@ void report_mmu(Mmu& mmu) noexcept {
       " entries_resynced=", c.entries_resynced);
   say("roots: reused=", c.roots_reused, " built=", c.roots_built, "; tracked_writes=", c.tracked_writes,
       " windows=", c.windows, " invlpg=", c.invlpg, " flushes=", c.flushes);
-  say("shadow pages: used=", c.pages_used, " highest=", c.pages_used_highest, " limit=", mmu.limit(),
-      "; rmap: longest=", c.rmap_longest, " zapped_long=", c.rmap_zapped_long);
+  say("shadow pages: used=", c.pages_used, " lowest=", c.pages_used_lowest, " highest=", c.pages_used_highest,
+      " limit=", mmu.limit(), "; rmap: longest=", c.rmap_longest, " zapped_long=", c.rmap_zapped_long);
 }
 
 void report_all(Cpu& cpu) noexcept {

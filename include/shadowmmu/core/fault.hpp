@@ -272,7 +272,8 @@ template <class S>
     s.stats.add(&Counters::faults_retried);
     return FaultOutcome::of(Kind::Retry);
   }
-  if (!make_pages_available(s, g) || !reserve_metadata(s, g, f.v.magazine)) return FaultOutcome::of(Kind::OutOfMemory);
+  if (!well_supplied(s) && (!make_pages_available(s, g) || !reserve_metadata(s, g, f.v.magazine)))
+    return FaultOutcome::of(Kind::OutOfMemory);
   // After reclaim, which may have taken the root itself. No root has gone while the epoch stands.
   if (f.v.path.epoch != s.epoch && root_stale(s, f.v)) {
     s.stats.add(&Counters::faults_retried);

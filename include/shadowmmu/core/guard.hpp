@@ -19,7 +19,7 @@ class ExclusiveGuard : Mint<typename S::Lock> {
   explicit ExclusiveGuard(S& s) noexcept : state_(s), debt_(s) { state_.lock.lock(); }
   ExclusiveGuard(const ExclusiveGuard&) = delete;
   ~ExclusiveGuard() {
-    settle();
+    if (flush_.needed() || !debt_.empty() || !state_.dropped.empty()) settle();
     state_.lock.unlock();
   }
   [[nodiscard]] Held<Lock, Cap::Structure> held() const& noexcept {

@@ -12,17 +12,25 @@
 /// Shadow pages: found, created, linked below a parent.
 namespace shadowmmu::core {
 
+/// Pages and cells that one fault or root load may take.
+inline constexpr unsigned kPagesAhead = 5, kCellsAhead = 32;
+
+/// Returns: whether there is nothing to evict, to grow or to start before a fault. Complexity: six loads.
+template <class S>
+[[nodiscard]] inline bool well_supplied(const S& s) noexcept {
+  return s.limit >= s.used + S::Config::kLowPages && s.pages.available() >= kPagesAhead &&
+         s.cells.available() >= kCellsAhead && s.hash.ready() && !s.hash.wants_growth();
+}
+
 /// Effects: makes sure that the pools can serve one fault or root load, evicting where they have reached their largest
 /// size; takes frames from m only. Returns: whether they can. Requires: m is filled.
 template <class S>
 [[nodiscard]] bool reserve_metadata(S& s, ExclusiveGuard<S>& g, Magazine& m) noexcept {
   using Memory = typename S::Memory;
-  constexpr unsigned kPages = 5;
-  constexpr unsigned kCells = 32;
   const auto take = [&]() noexcept { return m.take_meta(); };
-  if (s.pages.available() < kPages && !s.pages.full()) s.pages.template grow<Memory>(take);
-  if (s.cells.available() < kCells && !s.cells.full()) s.cells.template grow<Memory>(take);
-  while (s.pages.available() < kPages || s.cells.available() < kCells)
+  if (s.pages.available() < kPagesAhead && !s.pages.full()) s.pages.template grow<Memory>(take);
+  if (s.cells.available() < kCellsAhead && !s.cells.full()) s.cells.template grow<Memory>(take);
+  while (s.pages.available() < kPagesAhead || s.cells.available() < kCellsAhead)
     if (evict(s, g, available_pages(s) + 8) == 0) return false;
   if (!s.hash.ready()) {
     void* directory = take();

@@ -177,9 +177,7 @@ void fill_pdpt(S& s, typename S::Vcpu& v) noexcept {
 /// Effects: brings the vCPU to a loaded, valid, synced root. Errors: OutOfMemory. Locking: takes the lock where there
 /// is work; none otherwise. Flush: a fresh root is loaded by the embedder through hw_state(), which flushes.
 template <class S>
-[[nodiscard]] bool ensure_root(S& s, typename S::Vcpu& v) noexcept {
-  if (v.root.loaded && !v.sync_due && !v.root.stale && S::Memory::template load<Order::Acquire>(v.reload) == 0)
-    return true;
+[[nodiscard]] bool refresh_root(S& s, typename S::Vcpu& v) noexcept {
   if (!v.magazine.ready() && !v.magazine.fill(s.host)) return false;
   if (pae_shape<S>(v) && v.pdpt == nullptr) {
     v.pdpt = static_cast<std::uint64_t*>(Magazine::fresh(s.host, FrameKind::TableBelow4G));
@@ -197,6 +195,15 @@ template <class S>
     v.sync_due = v.root.stale = false;
   }
   return true;
+}
+
+/// Effects: as refresh_root, where there is anything to do. Complexity: four loads otherwise.
+template <class S>
+[[nodiscard]] inline bool ensure_root(S& s, typename S::Vcpu& v) noexcept {
+  if (v.root.loaded && !v.sync_due && !v.root.stale && S::Memory::template load<Order::Acquire>(v.reload) == 0)
+      [[likely]]
+    return true;
+  return refresh_root(s, v);
 }
 
 }  // namespace shadowmmu::core

@@ -33,6 +33,8 @@ class Paging {
         pae_((c.cr4 & cr4::kPae) != 0) {
     if (mode_ == GuestMode::NonPaging) return;
     reserve(maxphyaddr, has_1g);
+    for (unsigned l = 2; l < 5; ++l)
+      attention_[l] = kEntryPresent | reserved_[0][l] | (l <= max_leaf_ ? kEntryLarge : reserved_[1][l] & kEntryLarge);
     for (unsigned i = 0; i < 16; ++i) deny_[i] = denied(i);
   }
 
@@ -54,6 +56,11 @@ class Paging {
 
   [[nodiscard]] constexpr bool reserved_set(std::uint64_t e, unsigned level) const noexcept {
     return (e & reserved_[(e & kEntryLarge) != 0 ? 1 : 0][level]) != 0;
+  }
+  /// Whether an entry of an upper level is what nearly all are: present, naming a table, nothing reserved set. One test
+  /// for three questions; where it fails, ask them one by one.
+  [[nodiscard]] constexpr bool plain_table(std::uint64_t e, unsigned level) const noexcept {
+    return (e & attention_[level]) == kEntryPresent;
   }
   /// Whether an entry of this level maps a page. Bit 7 of a level-1 entry is PAT; without PSE it is ignored.
   [[nodiscard]] constexpr bool maps_page(std::uint64_t e, unsigned level) const noexcept {
@@ -126,6 +133,7 @@ class Paging {
   std::uint8_t deny_[16] = {};
   std::uint64_t nx_mask_ = 0;
   std::uint64_t reserved_[2][5] = {};
+  std::uint64_t attention_[5] = {};  ///< by level: P, the bits reserved in a table entry, and PS where it has a meaning
 };
 
 }  // namespace shadowmmu::guest

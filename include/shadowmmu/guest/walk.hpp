@@ -84,20 +84,24 @@ class Walker {
     const Entry* at = static_cast<const Entry*>(page) + i;
     const std::uint64_t e = page == nullptr ? 0 : ask.reader.load(at);
     w.gpte[L] = e;
-    if ((e & kEntryPresent) == 0) return fault(w, ask.code);
-    if (ask.paging.reserved_set(e, L)) return fault(w, ask.code | pferr::kPresent | pferr::kReserved);
-    rights = rights & ask.paging.grants(e);
-    all &= e;
     if constexpr (L > 1) {
-      if (!ask.paging.maps_page(e, L)) return descend<L - 1>(ask, Format::frame(e), rights, all, w);
+      if (!ask.paging.plain_table(e, L)) [[unlikely]] {
+        if ((e & kEntryPresent) == 0) return fault(w, ask.code);
+        if (ask.paging.reserved_set(e, L)) return fault(w, ask.code | pferr::kPresent | pferr::kReserved);
+        if (ask.paging.maps_page(e, L)) return arrive<L>(ask, at, e, rights & ask.paging.grants(e), all & e, w);
+      }
+      return descend<L - 1>(ask, Format::frame(e), rights & ask.paging.grants(e), all & e, w);
+    } else {
+      if ((e & kEntryPresent) == 0) return fault(w, ask.code);
+      if (ask.paging.reserved_set(e, L)) return fault(w, ask.code | pferr::kPresent | pferr::kReserved);
+      return arrive<L>(ask, at, e, rights & ask.paging.grants(e), all & e, w);
     }
-    w.level = L;
-    w.leaf = at;
-    return arrive<L>(ask, e, rights, all, w);
   }
   template <unsigned L>
-  [[gnu::always_inline]] static Step arrive(const Ask& ask, std::uint64_t leaf, Access rights, std::uint64_t all,
-                                            Walk& w) noexcept {
+  [[gnu::always_inline]] static Step arrive(const Ask& ask, const void* at, std::uint64_t leaf, Access rights,
+                                            std::uint64_t all, Walk& w) noexcept {
+    w.level = L;
+    w.leaf = at;
     const bool write = ask.request.write;
     if (ask.paging.refuses(rights, ask.request, ask.smap_enforced)) return fault(w, ask.code | pferr::kPresent);
     w.rights = write || (leaf & kEntryDirty) != 0 ? rights : rights.without(Access::kWrite);
