@@ -89,8 +89,13 @@ class World {
   /// Effects: an empty shadow with one entry in every leaf table.
   void empty_with_leaves() {
     mmu_.zap_all();
+    static_cast<void>(vcpu_->set_cr3(cr3_ << kPageShift));
     static_cast<void>(vcpu_->enter());
     for (const Gva a : firsts_) fault(a);
+  }
+  /// Effects: every entry in place.
+  void fill() {
+    for (const Gva a : order_) fault(a);
   }
   void fault(Gva a) {
     const FaultOutcome o = vcpu_->handle_fault(a, pferr::kWrite | pferr::kUser, CpuMode{3, false});

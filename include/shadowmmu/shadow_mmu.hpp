@@ -88,6 +88,7 @@ class Mmu {
     }
   }
   /// Effects: at most n shadow pages from now on, or the least that can work if that is more; excess pages go now.
+  /// Soft: a fault or a root load that has begun may exceed it by up to three pages rather than fail.
   /// Returns: that least number. Locking: takes the lock. Flush: done.
   std::uint32_t set_limit(std::uint32_t n) noexcept {
     core::ExclusiveGuard<State> g(state_);
@@ -154,18 +155,10 @@ class Mmu {
   void give_everything_back() noexcept {
     zap_all();
     State& s = state_;
-    const auto free = [&s](const void* p) noexcept { s.host.free_frame(s.host.to_phys(p)); };
-    s.pages.drain(free);
-    s.cells.drain(free);
-    s.hash.drain(free);
-    while (s.spare_sides != nullptr) {
-      void* p = s.spare_sides;
-      s.spare_sides = *static_cast<void**>(p);
-      free(p);
-    }
+    s.drain();
     for (unsigned i = 0; i < s.snapshot->count(); ++i) s.snapshot->at(i)->destroy(s.host);
     core::free_snapshot(s, s.snapshot);
-    if (s.dummy_root != nullptr) free(s.dummy_root);
+    if (s.dummy_root != nullptr) s.host.free_frame(s.host.to_phys(s.dummy_root));
   }
 
   State state_;

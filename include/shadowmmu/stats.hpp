@@ -30,7 +30,7 @@ struct Counters {
   std::uint64_t rmap_zapped_long = 0;  ///< chains that grew beyond bounds
   std::uint64_t rmap_longest = 0;
   std::uint64_t pages_used = 0;         ///< now
-  std::uint64_t pages_used_lowest = 0;  ///< right after an eviction; 0 as long as there was none
+  std::uint64_t pages_used_lowest = 0;  ///< fewest left after pages were freed; 0 before
   std::uint64_t pages_used_highest = 0;
 };
 

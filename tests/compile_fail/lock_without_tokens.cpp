@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 // expect: shadowmmu: Lock lacks Token, token() or verify(Token); an empty struct and two empty functions will do
-#include "shadowmmu/host/arena.hpp"
-#include "shadowmmu/shadowmmu.hpp"
+#include "use.hpp"
 
 using namespace shadowmmu;
 struct Odd {
@@ -22,10 +21,4 @@ struct Odd {
 };
 using Mmu = ShadowMmu<arch::X86_64, Odd, reclaim::Fifo>;
 
-int main() {
-  host::Arena arena(16, 64);
-  Mmu mmu(arena);
-  Mmu::Vcpu vcpu(mmu);
-  static_cast<void>(mmu.add_slot(Gfn{0}, 16));
-  static_cast<void>(vcpu.handle_fault(Gva{0}, 0));
-}
+int main() { return use<Mmu>(); }

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 // expect: shadowmmu: Reclaim lacks PageState, kHooks, or public noexcept on_create, on_remove or victim; see
 // concepts/reclaim.hpp
-#include "shadowmmu/host/arena.hpp"
-#include "shadowmmu/shadowmmu.hpp"
+#include "use.hpp"
 
 using namespace shadowmmu;
 struct Odd : reclaim::Fifo {
@@ -14,10 +13,4 @@ struct Odd : reclaim::Fifo {
 };
 using Mmu = ShadowMmu<arch::X86_64, lock::None, Odd>;
 
-int main() {
-  host::Arena arena(16, 64);
-  Mmu mmu(arena);
-  Mmu::Vcpu vcpu(mmu);
-  static_cast<void>(mmu.add_slot(Gfn{0}, 16));
-  static_cast<void>(vcpu.handle_fault(Gva{0}, 0));
-}
+int main() { return use<Mmu>(); }

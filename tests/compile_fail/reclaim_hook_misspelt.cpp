@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 // expect: shadowmmu: Reclaim declares a hook in kHooks that it lacks or whose signature differs; see
 // concepts/reclaim.hpp
-#include "shadowmmu/host/arena.hpp"
-#include "shadowmmu/shadowmmu.hpp"
+#include "use.hpp"
 
 using namespace shadowmmu;
 struct Odd : reclaim::Fifo {
@@ -16,10 +15,4 @@ struct Odd : reclaim::Fifo {
 };
 using Mmu = ShadowMmu<arch::X86_64, lock::None, Odd>;
 
-int main() {
-  host::Arena arena(16, 64);
-  Mmu mmu(arena);
-  Mmu::Vcpu vcpu(mmu);
-  static_cast<void>(mmu.add_slot(Gfn{0}, 16));
-  static_cast<void>(vcpu.handle_fault(Gva{0}, 0));
-}
+int main() { return use<Mmu>(); }

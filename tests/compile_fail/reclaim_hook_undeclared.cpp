@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 // expect: shadowmmu: Reclaim has a hook that kHooks does not declare, so it would never be called; add it to kHooks
-#include "shadowmmu/host/arena.hpp"
-#include "shadowmmu/shadowmmu.hpp"
+#include "use.hpp"
 
 using namespace shadowmmu;
 struct Odd : reclaim::Fifo {
@@ -14,10 +13,4 @@ struct Odd : reclaim::Fifo {
 };
 using Mmu = ShadowMmu<arch::X86_64, lock::None, Odd>;
 
-int main() {
-  host::Arena arena(16, 64);
-  Mmu mmu(arena);
-  Mmu::Vcpu vcpu(mmu);
-  static_cast<void>(mmu.add_slot(Gfn{0}, 16));
-  static_cast<void>(vcpu.handle_fault(Gva{0}, 0));
-}
+int main() { return use<Mmu>(); }

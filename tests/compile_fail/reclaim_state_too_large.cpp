@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 // expect: shadowmmu: Reclaim::PageState is larger than 24 bytes, which breaks the two-line shadow page; keep state
 // elsewhere
-#include "shadowmmu/host/arena.hpp"
-#include "shadowmmu/shadowmmu.hpp"
+#include "use.hpp"
 
 using namespace shadowmmu;
 struct Odd {
@@ -23,10 +22,4 @@ struct Odd {
 };
 using Mmu = ShadowMmu<arch::X86_64, lock::None, Odd>;
 
-int main() {
-  host::Arena arena(16, 64);
-  Mmu mmu(arena);
-  Mmu::Vcpu vcpu(mmu);
-  static_cast<void>(mmu.add_slot(Gfn{0}, 16));
-  static_cast<void>(vcpu.handle_fault(Gva{0}, 0));
-}
+int main() { return use<Mmu>(); }

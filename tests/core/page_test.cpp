@@ -31,15 +31,7 @@ TEST_CASE("a page of an earlier generation is never found, even while it is hash
     core::begin_generation(s, g);
     core::zap_obsolete(s, g, 10);
   }
-  const auto free = [&](const void* p) { host.free_frame(host.to_phys(p)); };
-  s.pages.drain(free);
-  s.cells.drain(free);
-  s.hash.drain(free);
-  while (s.spare_sides != nullptr) {
-    void* p = s.spare_sides;
-    s.spare_sides = *static_cast<void**>(p);
-    free(p);
-  }
+  s.drain();
   m.drain(host);
   CHECK(host.frames_used() == 0);
 }

@@ -144,6 +144,113 @@ TEST_CASE("PCID: a flush of everything reaches address spaces that are not loade
   CHECK((!e.present || e.pfn == b.host.backing(Gfn{302}, false).pfn));
   CHECK(b.mmu.audit().violations == 0);
 }
+TEST_CASE("PCID: flush of a PCID by loading another base under it") {
+  Mmu::Caps caps;
+  caps.pcid = true;
+  Bench<Mmu, LateHost> b(caps);
+  REQUIRE(b.mmu.add_slot(Gfn{0}, 1024).ok());
+  b.map(1, kAt, 300);
+  const std::uint64_t pt = b.leaf_table(1, kAt);
+  b.map(1, kWindow, pt);
+  b.map(250, kWindow, pt);
+  Mmu::Vcpu v(b.mmu);
+  run_long(v, 1);
+  Controls k = kLongMode;
+  k.cr4 |= cr4::kPcide;
+  REQUIRE(v.set_control(k) == ControlOutcome::Done);
+  const auto load = [&](std::uint64_t cr3) {
+    REQUIRE(v.set_cr3(cr3) == ControlOutcome::Done);
+    REQUIRE(v.enter() == EnterOutcome::Enter);
+  };
+  load(1 << 12 | 1);
+  REQUIRE(read_fault(v, kAt).kind == Kind::Resume);
+  REQUIRE(write_fault(v, kWindow).kind == Kind::Resume);
+  b.table(pt)[0] = 302 << 12 | kPage;
+  load(250 << 12 | 1);             // flushes PCID 1
+  load(1ULL << 63 | 1 << 12 | 1);  // no flush: but nothing of PCID 1 / kAt can be cached
+  const EntryInfo e = v.lookup(Gva{kAt});
+  CHECK((!e.present || e.pfn == b.host.backing(Gfn{302}, false).pfn));
+}
+TEST_CASE("flush owed but not done when a table is read for the first time") {
+  Bench<Mmu, LateHost> b;
+  REQUIRE(b.mmu.add_slot(Gfn{0}, 1024).ok());
+  constexpr std::uint64_t kTable = 120, kNew = 0x60'0000;
+  b.map(1, kAt, kTable);  // leaf maps kTable writable
+  const std::uint64_t leaf = b.leaf_table(1, kAt), pd = leaf - 1;
+  b.map(1, kAt + 0x10000, leaf);  // leaf maps itself
+  b.table(pd)[Level{2}.index(kNew)] = kTable << 12 | kPage;
+  b.table(kTable)[0] = 301 << 12 | kPage;
+  b.table(200)[0] = 201 << 12 | kPage;
+  b.table(201)[0] = pd << 12 | kPage;
+  Mmu::Vcpu a(b.mmu, VcpuId{0});
+  Mmu::Vcpu other(b.mmu, VcpuId{1});
+  run_long(other, 1);
+  REQUIRE(write_fault(other, kAt).kind == Kind::Resume);
+  REQUIRE(write_fault(other, kAt + 0x10000).kind == Kind::Resume);
+  REQUIRE(other.lookup(Gva{kAt}).rights.write());
+  b.table(leaf)[0] = 303 << 12 | kPage;            // guest edits leaf (unsync), no INVLPG yet
+  b.mmu.unmap(Gfn{leaf});                          // host drops the writable mapping of leaf
+  REQUIRE(other.lookup(Gva{kAt}).rights.write());  // a CPU may refill its TLB with kAt -> kTable, W
+  run_long(a, 200);
+  bool stored = false;
+  b.host.before_flush = [&] {
+    stored = true;
+    b.table(kTable)[0] = 302 << 12 | kPage;
+  };
+  Kind k = Kind::Retry;
+  for (int i = 0; i < 10 && k == Kind::Retry; ++i) k = read_fault(a, kNew).kind;
+  CHECK(k == Kind::Resume);
+  REQUIRE(stored);
+  a.invlpg(Gva{kNew});
+  a.flush();
+  REQUIRE(a.enter() == EnterOutcome::Enter);
+  if (!a.lookup(Gva{kNew}).present) CHECK(read_fault(a, kNew).kind == Kind::Resume);
+  CHECK(a.lookup(Gva{kNew}).pfn == b.host.backing(Gfn{302}, false).pfn);
+  CHECK(b.mmu.audit().violations == 0);
+}
+
+TEST_CASE("PAE root load: the second directory's tables are read with the first one's flush still owed") {
+  Bench<Mmu, LateHost> b;
+  REQUIRE(b.mmu.add_slot(Gfn{0}, 1024).ok());
+  b.table(60)[0] = 61 << 12 | 1;
+  b.table(60)[1] = 62 << 12 | 1;
+  b.table(61)[0] = 63 << 12 | kPage;
+  b.table(62)[0] = 64 << 12 | kPage;
+  b.table(63)[0] = 64 << 12 | kPage;   // 0x0    -> T1
+  b.table(63)[16] = 63 << 12 | kPage;  // 0x10000 -> T0 itself
+  b.table(64)[0] = 301 << 12 | kPage;
+  Mmu::Vcpu a(b.mmu, VcpuId{0}), other(b.mmu, VcpuId{1});
+  const Controls pae{cr0::kPe | cr0::kPg | cr0::kWp, cr4::kPae, efer::kNxe};
+  const auto run = [&](Mmu::Vcpu& v) {
+    REQUIRE(v.set_cr3(60 << 12) == ControlOutcome::Done);
+    REQUIRE(v.set_control(pae) == ControlOutcome::Done);
+    REQUIRE(v.enter() == EnterOutcome::Enter);
+  };
+  run(other);
+  REQUIRE(read_fault(other, 1 << 30).kind == Kind::Resume);
+  REQUIRE(write_fault(other, 0).kind == Kind::Resume);
+  REQUIRE(write_fault(other, 0x10000).kind == Kind::Resume);
+  REQUIRE(other.lookup(Gva{0}).rights.write());
+  b.table(63)[0] = 303 << 12 | kPage;
+  b.mmu.unmap(Gfn{63});
+  REQUIRE(other.lookup(Gva{0}).rights.write());
+  REQUIRE(a.set_cr3(60 << 12) == ControlOutcome::Done);
+  REQUIRE(a.set_control(pae) == ControlOutcome::Done);
+  bool stored = false;
+  b.host.before_flush = [&] {
+    stored = true;
+    b.table(64)[0] = 302 << 12 | kPage;
+  };
+  REQUIRE(a.enter() == EnterOutcome::Enter);
+  CHECK(stored);
+  a.flush();
+  other.flush();
+  REQUIRE(other.enter() == EnterOutcome::Enter);
+  REQUIRE(a.enter() == EnterOutcome::Enter);
+  const EntryInfo e = a.lookup(Gva{1 << 30});
+  CHECK((!e.present || e.pfn == b.host.backing(Gfn{302}, false).pfn));
+  CHECK(b.mmu.audit().violations == 0);
+}
 TEST_CASE("ranges and counts at the edge of 64 and 32 bits") {
   Bench<Mmu, LateHost> b;
   REQUIRE(b.mmu.add_slot(Gfn{0}, 1024).ok());

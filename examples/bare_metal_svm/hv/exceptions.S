@@ -2,7 +2,7 @@
 // Exceptions of the hypervisor itself: all of them are bugs, so report and stop.
     .section .text
     .altmacro
-    .macro stub vector
+    .macro thunk vector
 stub_\vector:
     .if (\vector == 8) || ((\vector >= 10) && (\vector <= 14)) || (\vector == 17) || (\vector == 21)
     .else
@@ -13,7 +13,7 @@ stub_\vector:
     .endm
     .set i, 0
     .rept 32
-    stub %i
+    thunk %i
     .set i, i + 1
     .endr
 

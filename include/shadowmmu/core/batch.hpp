@@ -73,6 +73,7 @@ class Disposal {
       b.pages_.pop_front();
       s.free_page(p);
     }
+    s.stats.trough(&Counters::pages_used_lowest, s.used);
   }
   static void commit(S& s, Structure h, B<Stage::Zapped>&& b) noexcept {
     release(s, wait_readers(s, flush(s, h, std::move(b))));

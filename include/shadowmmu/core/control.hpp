@@ -96,10 +96,11 @@ template <class S>
   if (v.paging.mode() == GuestMode::NonPaging) return ControlOutcome::Done;
   S::Memory::template store<Order::Relaxed>(v.reload, 1);
   if (keep) return ControlOutcome::Done;
-  // With PCIDs the load flushes one address space; those of the other previous roots stay as they are.
+  // With PCIDs the load flushes one PCID, whatever its tables; roots of others stay as they are.
   v.sync_due = true;
-  v.root.stale = v.root.stale || !pcide || v.root.cr3 == cr3;
-  for (RootSet& r : v.previous) r.stale = r.stale || !pcide || r.cr3 == cr3;
+  const auto hit = [&](const RootSet& r) noexcept { return !pcide || ((r.cr3 ^ cr3) & 0xfffU) == 0; };
+  v.root.stale = v.root.stale || hit(v.root);
+  for (RootSet& r : v.previous) r.stale = r.stale || hit(r);
   s.host.flush(FlushOwed::all().request(v.id));
   return ControlOutcome::Done;
 }

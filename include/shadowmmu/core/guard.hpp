@@ -31,6 +31,11 @@ class ExclusiveGuard : Mint<typename S::Lock> {
   void owe(FlushOwed f) noexcept { flush_ |= f; }
   /// Where zapped pages go.
   [[nodiscard]] Batch<S, Stage::Zapped>& debt() noexcept { return debt_; }
+  /// Effects: does the flush that is owed so far, all of it, now; pages in the debt wait for their own. For whoever is
+  /// about to read guest tables that no CPU may write unseen: also what an earlier step of the same section took away.
+  void discharge() noexcept {
+    if (flush_.needed()) state_.flush(std::exchange(flush_, FlushOwed::none()));
+  }
   /// Effects: flushes and frees now, still under the lock. Flush: done.
   void settle() noexcept {
     if (!debt_.empty() || !state_.dropped.empty()) {

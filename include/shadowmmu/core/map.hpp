@@ -97,13 +97,17 @@ Mapped set_leaf(S& s, ExclusiveGuard<S>& g, typename S::Vcpu& v, Slot& slot, typ
     slot.give_heads(r.gfn, v.magazine.take_meta());
     head = slot.rmap(r.gfn, r.level);
   }
-  if (HandleList::add(s.cells, *head, EntryHandle(p.index, i)) &&
-      HandleList::longer_than(s.cells, *head, S::Config::kLongChain)) {
-    // The new handle's entry is still clear: take it out, drop the rest, put it back alone.
-    HandleList::remove(s.cells, *head, EntryHandle(p.index, i));
-    g.owe(rmap_zap_head(s, Entries<S>(g.held()), *head));
-    HandleList::add(s.cells, *head, EntryHandle(p.index, i));
-    s.stats.add(&Counters::rmap_zapped_long);
+  // Every 14th entry of a chain adds a descriptor: the moment to look at its length.
+  if (HandleList::add(s.cells, *head, EntryHandle(p.index, i))) {
+    const unsigned length = HandleList::length(s.cells, *head);
+    s.stats.peak(&Counters::rmap_longest, length);
+    if (length > S::Config::kLongChain) {
+      // The new handle's entry is still clear: take it out, drop the rest, put it back alone.
+      HandleList::remove(s.cells, *head, EntryHandle(p.index, i));
+      g.owe(rmap_zap_head(s, Entries<S>(g.held()), *head));
+      HandleList::add(s.cells, *head, EntryHandle(p.index, i));
+      s.stats.add(&Counters::rmap_zapped_long);
+    }
   }
   p.live = static_cast<std::uint16_t>(p.live + 1U);
   S::Memory::template store<Order::Release>(p.table[i], fresh);

@@ -103,7 +103,8 @@ template <class S>
   s.reclaim.on_create(*p, PageFacts{role.level(), role.direct()});
   if (!role.direct()) {
     if (role.level() > Level{1}) zap_unsync_of(s, g, gfn);
-    s.flush(account_shadowed(s, g.held(), *p, m));
+    g.owe(account_shadowed(s, g.held(), *p, m));
+    g.discharge();
   }
   return p;
 }

@@ -58,10 +58,7 @@ std::uint32_t evict(S& s, ExclusiveGuard<S>& g, std::uint64_t want) noexcept {
     s.stats.add(&Counters::pages_recycled);
     zapped += 1;
   }
-  if (zapped != 0) {
-    g.settle();
-    s.stats.trough(&Counters::pages_used_lowest, s.used);
-  }
+  if (zapped != 0) g.settle();
   return zapped;
 }
 

@@ -88,6 +88,18 @@ struct State {
     stats.add(&Counters::flushes);
     host.flush(f.request(who));
   }
+  /// Effects: every frame of metadata goes back to the Host. Requires: no page is left.
+  void drain() noexcept {
+    const auto free = [this](const void* p) noexcept { host.free_frame(host.to_phys(p)); };
+    pages.drain(free);
+    cells.drain(free);
+    hash.drain(free);
+    while (spare_sides != nullptr) {
+      void* p = spare_sides;
+      spare_sides = *static_cast<void**>(p);
+      free(p);
+    }
+  }
   /// Halves of one frame serve two pages with neighbouring indices.
   void give_side(Page& p) noexcept {
     if (!p.owns_side) return;

@@ -87,7 +87,8 @@ void sync_trees(S& s, ExclusiveGuard<S>& g, Each&& each) noexcept requires(S::Ar
     });
   });
   if (!any) return;
-  s.flush(before);
+  g.owe(before);
+  g.discharge();
   each([&](typename S::Page& top) {
     for_each_unsync(s, top, true, [&](typename S::Page& p) {
       p.unsync = false;

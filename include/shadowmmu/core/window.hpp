@@ -23,7 +23,7 @@ template <class S>
   std::uint64_t owner = 0;
   if (!S::Memory::template compare_exchange<Order::AcqRel>(s.window_owner, owner, me) && owner != me)
     return Error::WindowBusy;
-  if (owner == 0 && s.vcpu_count > 1) s.host.kick_and_wait(kAllVcpus);
+  if (owner == 0) s.host.kick_and_wait(kAllVcpus);
 
   const ExclusiveGuard<S> g(s);
   const Gfn gfn = frame_of(o.gpa);
