@@ -6,6 +6,7 @@
 #include "shadowmmu/concepts/lock.hpp"
 #include "shadowmmu/core/page.hpp"
 #include "shadowmmu/flush.hpp"
+#include "shadowmmu/stats.hpp"
 
 namespace shadowmmu::core {
 

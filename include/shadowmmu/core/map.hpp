@@ -91,7 +91,7 @@ Mapped set_leaf(S& s, ExclusiveGuard<S>& g, typename S::Vcpu& v, Slot& slot, typ
     if (lost.bits() != 0) g.owe(flush_for(s, p, i));
     return refused ? Mapped::WriteRefused : Mapped::Installed;
   }
-  if (!p.role.direct()) p.side[i] = static_cast<std::uint32_t>(first.value());
+  if (!p.role.direct()) S::Memory::plain(p.side[i], static_cast<std::uint32_t>(first.value()));
   std::uint32_t* head = slot.rmap(r.gfn, r.level);
   if (head == nullptr) {
     slot.give_heads(r.gfn, v.magazine.take_meta());

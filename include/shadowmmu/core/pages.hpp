@@ -129,7 +129,7 @@ template <class S>
 template <class S>
 void link_child(S& s, Structure<S> h, typename S::Page& parent, unsigned i, typename S::Page& child) noexcept {
   h.verify(s.lock);
-  parent.side[i] = child.index;
+  S::Memory::plain(parent.side[i], child.index);  // hint_path may look at it meanwhile
   HandleList::add(s.cells, child.parents, EntryHandle(parent.index, i));
   parent.live = static_cast<std::uint16_t>(parent.live + 1U);
   if (child.unsync || child.unsync_children != 0) mark_unsync_child(s, parent, i);

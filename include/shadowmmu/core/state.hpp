@@ -96,7 +96,7 @@ struct State {
     hash.drain(free);
     while (spare_sides != nullptr) {
       void* p = spare_sides;
-      spare_sides = *static_cast<void**>(p);
+      spare_sides = next_spare();
       free(p);
     }
   }
@@ -105,9 +105,9 @@ struct State {
     if (!p.owns_side) return;
     p.owns_side = false;
     if (buddy_owns(p.index)) return;
-    auto* frame =
-        reinterpret_cast<void**>(reinterpret_cast<std::uintptr_t>(p.side) & ~static_cast<std::uintptr_t>(kPageMask));
-    *frame = spare_sides;
+    auto* frame = reinterpret_cast<std::uint64_t*>(reinterpret_cast<std::uintptr_t>(p.side) &
+                                                   ~static_cast<std::uintptr_t>(kPageMask));
+    Memory::plain(*frame, reinterpret_cast<std::uintptr_t>(spare_sides));  // hint_path may look at it meanwhile
     spare_sides = frame;
   }
   void take_side(Page& p, Magazine& m) noexcept {
@@ -116,7 +116,7 @@ struct State {
       frame = reinterpret_cast<std::uintptr_t>(page(p.index ^ 1U).side) & ~static_cast<std::uintptr_t>(kPageMask);
     } else if (spare_sides != nullptr) {
       frame = reinterpret_cast<std::uintptr_t>(spare_sides);
-      spare_sides = *static_cast<void**>(spare_sides);
+      spare_sides = next_spare();
     } else {
       frame = reinterpret_cast<std::uintptr_t>(m.take_meta());
       side_frames += 1;
@@ -126,6 +126,10 @@ struct State {
   }
 
  private:
+  [[nodiscard]] void* next_spare() const noexcept {
+    return reinterpret_cast<void*>(
+        static_cast<std::uintptr_t>(Memory::plain(*static_cast<const std::uint64_t*>(spare_sides))));
+  }
   friend class Disposal<State>;
   /// Effects: returns table, side and metadata of a Quiet page. Only Disposal::release calls it.
   void free_page(Page& p) noexcept {
