@@ -15,9 +15,7 @@ enum class Error : std::uint8_t {
   TooManySlots,  ///< the slot directory is full
   NoSuchSlot,    ///< the slot id names no slot
   NotBacked,     ///< no memory there
-  GuestFault,    ///< the guest's own tables refuse; see PageFault
   WindowBusy,    ///< too many write windows are open
-  BadControls,   ///< the control registers name no paging mode of this format
 };
 
 /// A value or an Error; small, trivially copyable, [[nodiscard]].
