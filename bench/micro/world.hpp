@@ -88,7 +88,7 @@ class World {
 
   /// Effects: an empty shadow with one entry in every leaf table.
   void empty_with_leaves() {
-    mmu_.zap_all();
+    mmu_.zap_all_fast();
     static_cast<void>(vcpu_->set_cr3(cr3_ << kPageShift));
     static_cast<void>(vcpu_->enter());
     for (const Gva a : firsts_) fault(a);

@@ -6,6 +6,11 @@
 
 namespace shadowmmu::config {
 
+/// What a removed memslot takes with it: everything, by generation, or only what maps or shadows its memory.
+enum class SlotRemoval : std::uint8_t { All, Targeted };
+/// Whether `release` (and the destructor) lets the lock go on the way. docs/TUNING.md says when.
+enum class Teardown : std::uint8_t { Hold, Yield };
+
 /// Compile-time choices beside the policies. Derive and override what differs.
 struct Default {
   using Generation = std::uint64_t;  ///< any unsigned type; tests use 8 bits
@@ -16,7 +21,11 @@ struct Default {
   static constexpr unsigned kRefillPages = 25;  ///< ... until so many are
   static constexpr unsigned kFloodWrites = 3;   ///< tracked writes to an upper table before its page is zapped
   static constexpr unsigned kLongChain = 1000;  ///< rmap entries of one gfn before the chain is zapped whole
-  static constexpr unsigned kMinLimit = 64;     ///< default limit: frames / 50, at least this
+  static constexpr SlotRemoval kSlotRemoval = SlotRemoval::All;
+  static constexpr Teardown kTeardown = Teardown::Hold;
+  static constexpr unsigned kYieldPages = 10;         ///< long work does at least so many pages before it yields
+  static constexpr unsigned kMmioGenerationBits = 0;  ///< 0: all that the format has; tests use few
+  static constexpr unsigned kMinLimit = 64;           ///< default limit: frames / 50, at least this
 };
 
 }  // namespace shadowmmu::config

@@ -16,6 +16,8 @@ enum class Error : std::uint8_t {
   NoSuchSlot,    ///< the slot id names no slot
   NotBacked,     ///< no memory there
   WindowBusy,    ///< too many write windows are open
+  LogActive,     ///< not while the slot's dirty log is on
+  LogInactive,   ///< the slot's dirty log is off
 };
 
 /// A value or an Error; small, trivially copyable, [[nodiscard]].

@@ -5,8 +5,9 @@
 #include "shadowmmu/arch/x86_64.hpp"
 #include "shadowmmu/concepts/legal.hpp"
 #include "shadowmmu/config.hpp"
+#include "shadowmmu/core/age.hpp"
 #include "shadowmmu/core/audit.hpp"
-#include "shadowmmu/core/slot_ops.hpp"
+#include "shadowmmu/core/split.hpp"
 #include "shadowmmu/core/state.hpp"
 #include "shadowmmu/lock/none.hpp"
 #include "shadowmmu/reclaim/fifo.hpp"
@@ -50,9 +51,27 @@ class Mmu {
   [[nodiscard]] Result<SlotId> add_slot(Gfn first, std::uint64_t pages, SlotFlags flags = {}) noexcept {
     return core::add_slot(state_, first, pages, flags);
   }
-  /// Effects: the slot is no memory any more and no entry maps it when this returns. Errors: NoSuchSlot, OutOfMemory.
-  /// Locking: slots lock, then the lock. Flush: done. Complexity: O(shadow pages).
+  /// Effects: the slot is no memory any more and no entry maps it when this returns; with it goes every shadow page, or
+  /// (Config::kSlotRemoval Targeted) only what maps it or shadows tables in it. The Host's memory must be there until
+  /// then. Errors: NoSuchSlot, OutOfMemory. Locking: slots lock, then the lock, which is let go on the way. Flush:
+  /// done. Complexity: All: O(shadow pages); Targeted: O(pages of the slot that ever were mapped + their entries).
   [[nodiscard]] Status remove_slot(SlotId id) noexcept { return core::remove_slot(state_, id); }
+  /// Effects: the slot lies at `first` from now on. Its memory is the Host's answer for the new gfns; until this
+  /// returns also for the old ones. Faults on it meanwhile are Retry. Errors: NoSuchSlot, BadRange, Overlap, LogActive,
+  /// OutOfMemory; then nothing changed. Locking, flush: as remove_slot.
+  [[nodiscard]] Status move_slot(SlotId id, Gfn first) noexcept { return core::place_slot(state_, id, first, 0); }
+  /// Effects: the slot has so many pages from now on. As move_slot in all else.
+  [[nodiscard]] Status resize_slot(SlotId id, Gfn first, std::uint64_t pages) noexcept {
+    if (pages == 0) return Error::BadRange;
+    return core::place_slot(state_, id, first, pages);
+  }
+  /// Effects: the slot is read-only, or no longer. Errors: NoSuchSlot. Locking, flush: as zap_slot.
+  [[nodiscard]] Status set_slot_flags(SlotId id, SlotFlags flags) noexcept {
+    return core::set_slot_flags(state_, id, flags);
+  }
+  /// Effects: what maps the slot, and what shadows guest tables in it, at the time of the call is gone when this
+  /// returns; the slot stays. Errors: NoSuchSlot. Locking: slots lock, then the lock, let go on the way. Flush: done.
+  [[nodiscard]] Status zap_slot(SlotId id) noexcept { return core::zap_slot(state_, id); }
 
   /// Effects: no entry maps a gfn of the range, and none will be installed until the matching end. Calls nest.
   /// Locking: takes the lock. Flush: done. Complexity: O(pages of the range that ever were mapped + entries).
@@ -71,22 +90,85 @@ class Mmu {
     while (bytes != 0) {
       const auto offset = static_cast<unsigned>(gpa.value() & kPageMask);
       const std::uint64_t here = bytes < kPageSize - offset ? bytes : kPageSize - offset;
+      if (core::Slot* slot = state_.snapshot->find_any(frame_of(gpa)))
+        slot->template mark_dirty<typename State::Memory>(frame_of(gpa));
       core::note_write(state_, g, frame_of(gpa), offset, static_cast<unsigned>(here));
       gpa = gpa + here;
       bytes -= here;
     }
   }
 
-  /// Effects: every shadow page is zapped and freed, roots in use as soon as their vCPU has loaded another, which each
-  /// does before it enters again. Locking: slots lock, then the lock held throughout. Flush: done. Complexity: O(shadow
-  /// pages).
-  void zap_all() noexcept {
-    const core::SlotsScope<State> scope(state_);
+  /// Effects: every shadow page is obsolete at once and freed when this returns; roots in use as soon as their vCPU has
+  /// loaded another, which each does before it enters again. Locking: slots lock, then the lock: for a prologue that is
+  /// O(vCPUs), and in batches of at least Config::kYieldPages pages between which it is let go where somebody waits.
+  /// Ends whatever vCPUs do meanwhile. Flush: one, after one kick_and_wait. Complexity: O(shadow pages).
+  void zap_all_fast() noexcept { core::zap_all_fast(state_); }
+  /// Effects: the prologue of zap_all_fast alone: every shadow page is obsolete. They count against the limit until
+  /// they are freed, by reclaim (before any other page), by memory pressure, or by reclaim_obsolete. Locking: slots
+  /// lock, then the lock. Flush: with their freeing. Complexity: O(vCPUs); where the generation's value would be used
+  /// again while a page bears it (after 2^bits calls), such pages are freed first.
+  void obsolete_all() noexcept { core::obsolete_all(state_); }
+  /// Effects: frees up to `budget` obsolete pages. Returns: how many. Locking: takes the lock. Flush: done where owed.
+  std::uint32_t reclaim_obsolete(std::uint32_t budget) noexcept {
     core::ExclusiveGuard<State> g(state_);
-    core::begin_generation(state_, g);
-    while (core::zap_obsolete(state_, g, 64) != 0) {
-    }
+    return core::zap_obsolete(state_, g, budget);
   }
+  /// Effects: every MMIO entry made so far is invalid. Locking: none; once in 2^(generation bits) calls as
+  /// zap_all_fast. Flush: none. Complexity: O(1). Source: KVM, "fast invalidate all mmio sptes" (2013).
+  void invalidate_mmio() noexcept { core::MmioGeneration<State>::invalidate(state_); }
+  /// Effects: the VM ends: everything is zapped and freed. Requires: no vCPU is in the guest, nor enters it meanwhile.
+  /// Locking: slots lock, then the lock: held throughout, or let go on the way (Config::kTeardown). Flush: one.
+  void release() noexcept { core::release_all(state_); }
+
+  /// Returns: whether a leaf that maps the range was used since clear_young. Locking: takes the lock, let go on the
+  /// way. Flush: none, so that uses by way of a TLB may go unseen. Complexity: O(gfns that ever were mapped + entries).
+  [[nodiscard]] bool test_young(Gfn first, std::uint64_t pages) noexcept {
+    return core::age_range(state_, first, pages, false);
+  }
+  /// Effects: the leaves of the range look unused from now on. Returns: what test_young would have. As test_young else.
+  bool clear_young(Gfn first, std::uint64_t pages) noexcept { return core::age_range(state_, first, pages, true); }
+
+  /// Effects: writes to the slot are logged from now on, and what maps it largely is mapped by 4 KiB pages as it is
+  /// written. Errors: NoSuchSlot, LogActive, OutOfMemory; then nothing changed. Allocates: up to 9 frames a started
+  /// GiB. Locking: slots lock, then the lock, let go on the way. Flush: done. Complexity: as test_young.
+  [[nodiscard]] Status start_dirty_log(SlotId id, DirtyMethod m = DirtyMethod::WriteProtect) noexcept {
+    return core::start_dirty_log(state_, id, m);
+  }
+  /// Effects: the log ends; large mappings come back as they are used. Errors: NoSuchSlot, LogInactive. As above else.
+  [[nodiscard]] Status stop_dirty_log(SlotId id) noexcept { return core::stop_dirty_log(state_, id); }
+  /// Returns: 64-bit words of a slot's log; bit n of word i stands for the slot's gfn 64 i + n.
+  [[nodiscard]] static constexpr std::uint64_t dirty_log_words(std::uint64_t pages) noexcept {
+    return (pages + 63U) / 64U;
+  }
+  /// Effects: words [first, first + count) of the log go to `out` and are cleared; whoever copies the pages they name
+  /// after this returns misses no write. Errors: NoSuchSlot, LogInactive, BadRange. Locking: slots lock, then the lock,
+  /// let go on the way. Flush: done. Complexity: O(words + pages that were written); by D bits O(gfns).
+  [[nodiscard]] Status fetch_dirty_log(SlotId id, std::uint64_t first, std::uint64_t count,
+                                       std::uint64_t* out) noexcept {
+    return core::fetch_dirty_log(state_, id, first, count, out, true);
+  }
+  /// Effects: the same without clearing: clear_dirty_log follows, right before each page is copied.
+  [[nodiscard]] Status read_dirty_log(SlotId id, std::uint64_t first, std::uint64_t count,
+                                      std::uint64_t* out) noexcept {
+    return core::fetch_dirty_log(state_, id, first, count, out, false);
+  }
+  /// Effects: the pages of `mask` in word `word` are clean; their next writes will be seen. Errors, locking, flush: as
+  /// fetch_dirty_log.
+  [[nodiscard]] Status clear_dirty_log(SlotId id, std::uint64_t word, std::uint64_t mask) noexcept {
+    return core::clear_dirty_log(state_, id, word, mask);
+  }
+  /// Effects: `count` guest physical addresses that hardware logged as written (PML) are in their slots' logs.
+  void drain_dirty_buffer(const std::uint64_t* gpas, std::uint64_t count) noexcept {
+    core::drain_dirty_buffer(state_, gpas, count);
+  }
+  /// Effects: large leaves of the slot are split down to 4 KiB now, none evicted for it. Errors: NoSuchSlot,
+  /// OutOfMemory (frames or shadow pages ended; the rest is split on demand). Locking: slots lock; the lock for one at
+  /// a time.
+  [[nodiscard]] Status split_large_pages(SlotId id) noexcept { return core::split_large_pages(state_, id); }
+  /// Effects: up to `budget` 2 MiB regions that code had split (Caps::nx_huge) may be mapped large again. Returns: how
+  /// many. Locking: takes the lock, let go on the way. Flush: done. To be called now and then.
+  std::uint32_t recover_exec_splits(std::uint32_t budget) noexcept { return core::recover_exec_splits(state_, budget); }
+
   /// Effects: at most n shadow pages from now on, or the least that can work if that is more; excess pages go now.
   /// Soft: a fault or a root load that has begun may exceed it by up to three pages rather than fail.
   /// Returns: that least number. Locking: takes the lock. Flush: done.
@@ -110,7 +192,14 @@ class Mmu {
   }
   [[nodiscard]] Counters stats() noexcept {
     const core::ExclusiveGuard<State> g(state_);
-    return state_.stats.snapshot();
+    Counters c = state_.stats.snapshot();
+    for (const auto& v : state_.vcpus) {
+      const std::uint64_t n = State::Memory::plain(v.mmio_cached);
+      c.mmio_cached += n;
+      c.faults_mmio += n;
+      c.faults += n;
+    }
+    return c;
   }
   /// Returns: the limit in force. Locking: takes the lock.
   [[nodiscard]] std::uint32_t limit() noexcept {
@@ -148,12 +237,16 @@ class Mmu {
       static_assert(HostFlush<H>,
                     "shadowmmu: Host lacks public noexcept flush(const FlushRequest&) or kick_and_wait(VcpuId) "
                     "(concepts/host.hpp)");
+    else if constexpr (!HostNotes<H>)
+      static_assert(HostNotes<H>,
+                    "shadowmmu: Host lacks public noexcept should_yield() -> bool or wrote(Gfn, pages) "
+                    "(concepts/host.hpp)");
   }
   void destroy() noexcept {
     if constexpr (HostComplete<H>) give_everything_back();  // else check_host() has said it: one error is enough
   }
   void give_everything_back() noexcept {
-    zap_all();
+    release();
     State& s = state_;
     s.drain();
     for (unsigned i = 0; i < s.snapshot->count(); ++i) s.snapshot->at(i)->destroy(s.host);

@@ -11,11 +11,16 @@ struct Counters {
   std::uint64_t faults_spurious = 0;  ///< the entry was right already
   std::uint64_t faults_guest = 0;     ///< injected into the guest
   std::uint64_t faults_mmio = 0;
+  std::uint64_t mmio_cached = 0;      ///< of them, by the vCPU's last page: no walk, no lock
+  std::uint64_t mmio_hits = 0;        ///< of them, by an MMIO entry: no walk of the guest's tables
+  std::uint64_t mmio_stale = 0;       ///< MMIO entries met that were of an earlier generation
+  std::uint64_t mmio_wraps = 0;       ///< times that the stored generation started over
   std::uint64_t faults_emulated = 0;  ///< tracked or read-only writes
   std::uint64_t faults_retried = 0;
   std::uint64_t prefetched = 0;
   std::uint64_t pages_created = 0;
   std::uint64_t pages_zapped = 0;
+  std::uint64_t pages_obsolete = 0;  ///< of the zapped: of an earlier generation
   std::uint64_t pages_recycled = 0;  ///< of the zapped: at the limit
   std::uint64_t pages_flooded = 0;   ///< of the zapped: written too often
   std::uint64_t pages_unsynced = 0;  ///< leaf tables let go
@@ -27,6 +32,9 @@ struct Counters {
   std::uint64_t windows = 0;
   std::uint64_t invlpg = 0;
   std::uint64_t flushes = 0;           ///< requests sent to the Host
+  std::uint64_t generations = 0;       ///< changes: zap-alls, slots removed by All, MMIO generations used up
+  std::uint64_t splits = 0;            ///< large leaves split ahead of need
+  std::uint64_t yields = 0;            ///< times that long work let the lock go
   std::uint64_t rmap_zapped_long = 0;  ///< chains that grew beyond bounds
   std::uint64_t rmap_longest = 0;
   std::uint64_t pages_used = 0;         ///< now

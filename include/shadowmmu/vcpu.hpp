@@ -53,6 +53,9 @@ class BasicVcpu {
       const core::SlotsScope<State> scope(s);
       core::ExclusiveGuard<State> g(s);
       core::unload_root(s, g, v_);
+      s.stats.add(&Counters::mmio_cached, v_.mmio_cached);
+      s.stats.add(&Counters::faults_mmio, v_.mmio_cached);
+      s.stats.add(&Counters::faults, v_.mmio_cached);
       s.vcpus.erase(s.vcpus.iterator_to(v_));
       s.vcpu_count -= 1;
       core::apply_limit(s);
@@ -93,7 +96,7 @@ class BasicVcpu {
   [[nodiscard]] FaultOutcome handle_fault(Gva address, std::uint32_t error_code, CpuMode mode = {}) noexcept {
     const AccessRequest r{(error_code & pferr::kWrite) != 0, (error_code & pferr::kFetch) != 0,
                           (error_code & pferr::kUser) != 0};
-    return core::handle_fault(state(), v_, address, r, guest::Paging::smap_enforced(mode));
+    return core::handle_fault(state(), v_, address, r, error_code, guest::Paging::smap_enforced(mode));
   }
   /// Effects: translates as the guest's own access would, A and D included. Locking: none.
   Translated translate(Gva address, AccessRequest request, CpuMode mode = {}) noexcept {

@@ -21,14 +21,14 @@ TEST_CASE("a page of an earlier generation is never found, even while it is hash
     REQUIRE(p != nullptr);
     CHECK(core::find_page(s, g.held(), Gfn{0}, role) == p);
     CHECK(core::find_page(s, g.held(), Gfn{0}, role.with_access(Access{1})) == nullptr);
-    core::begin_generation(s, g);
+    core::Generations<S>::begin(s, g);
     CHECK(core::find_page(s, g.held(), Gfn{0}, role) == nullptr);
     CHECK(s.hash.size() == 1);
     auto* q = core::get_page(s, g, Gfn{0}, role, m);
     CHECK(q != p);
     CHECK(core::zap_obsolete(s, g, 10) == 1);
     CHECK(core::find_page(s, g.held(), Gfn{0}, role) == q);
-    core::begin_generation(s, g);
+    core::Generations<S>::begin(s, g);
     core::zap_obsolete(s, g, 10);
   }
   s.drain();

@@ -64,7 +64,7 @@ TEST_CASE("the guest's entry changes between walk and lock: not installed") {
 }
 TEST_CASE("the directory entry changes between walk and lock: no page of the old table is linked") {
   Racing r;
-  r.mmu.zap_all();
+  r.mmu.zap_all_fast();
   REQUIRE(r.vcpu->enter() == EnterOutcome::Enter);
   std::uint64_t* pd = nullptr;
   std::uint64_t t = 1;
@@ -79,7 +79,7 @@ TEST_CASE("the directory entry changes between walk and lock: no page of the old
 }
 TEST_CASE("everything is zapped during the fault: the stale root takes no entry") {
   Racing r;
-  r.host.meddle = [&] { r.mmu.zap_all(); };
+  r.host.meddle = [&] { r.mmu.zap_all_fast(); };
   CHECK(write_fault(*r.vcpu, 0x40'0000).kind == Kind::Retry);
   CHECK(r.mmu.audit().violations == 0);
   REQUIRE(r.vcpu->enter() == EnterOutcome::Enter);

@@ -24,6 +24,8 @@ struct Vm {
   Backing backing(Gfn g, bool w) noexcept { return answer(g, w); }
   void flush(const FlushRequest&) noexcept {}
   void kick_and_wait(VcpuId) noexcept {}
+  bool should_yield() noexcept { return false; }
+  void wrote(Gfn, std::uint64_t) noexcept {}
 };
 
 template <class Mmu>
@@ -41,7 +43,7 @@ std::uint64_t everything(Vm& vm, std::uint64_t a) noexcept {
     if (v.begin_write_window(o).ok()) v.end_write_windows();
     mmu.guest_wrote(Gpa{a}, 8);
     mmu.unmap(Gfn{1}, 2);
-    mmu.zap_all();
+    mmu.zap_all_fast();
     sum += mmu.set_limit(64) + mmu.shrink(1) + mmu.audit().violations + mmu.stats().faults + mmu.metadata_frames();
   }
   if (slot.ok()) sum += mmu.remove_slot(slot.value()).ok() ? 1 : 0;

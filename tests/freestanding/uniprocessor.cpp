@@ -15,6 +15,8 @@ struct Vm {
   Backing backing(Gfn, bool) noexcept;
   void flush(const FlushRequest&) noexcept;
   void kick_and_wait(VcpuId) noexcept;
+  bool should_yield() noexcept;
+  void wrote(Gfn, std::uint64_t) noexcept;
 };
 using Shadow = ShadowMmu<arch::X86_64, lock::None, reclaim::Fifo, Vm>;
 using Direct = ShadowMmu<arch::Ept, lock::None, reclaim::Fifo, Vm>;
@@ -27,5 +29,5 @@ extern "C" int fault_direct(Direct::Vcpu* v, std::uint64_t a) {
 }
 extern "C" void unmap_shadow(Shadow* m, std::uint64_t g) {
   m->unmap(Gfn{g}, 8);
-  m->zap_all();
+  m->zap_all_fast();
 }

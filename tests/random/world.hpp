@@ -340,7 +340,7 @@ class World {
       }
       case 9:
         if (x.a % 8 == 0)
-          mmu_.zap_all();
+          mmu_.zap_all_fast();
         else if (x.a % 8 < 3)
           mmu_.shrink(static_cast<std::uint32_t>(x.b % 16));
         else

@@ -63,7 +63,7 @@ void storm(Setup&& setup) {
       sim::Random rng(77);
       while (!stop) {
         mmu.unmap(Gfn{rng.below(1024)}, 1 + rng.below(64));
-        if (rng.chance(1, 20)) mmu.zap_all();
+        if (rng.chance(1, 20)) mmu.zap_all_fast();
         if (rng.chance(1, 10)) static_cast<void>(mmu.shrink(4));
         if (rng.chance(1, 30)) {
           const auto r = mmu.add_slot(Gfn{1024}, 512);

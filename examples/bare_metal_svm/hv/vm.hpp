@@ -49,6 +49,8 @@ class Vm {
   void flush(const shadowmmu::FlushRequest&) noexcept { flush_owed = true; }
   /// The only vCPU is not in the guest while the hypervisor runs.
   void kick_and_wait(shadowmmu::VcpuId) noexcept {}
+  bool should_yield() noexcept { return false; }
+  void wrote(shadowmmu::Gfn, std::uint64_t) noexcept {}
 
   FramePool frames;
   GuestMemory memory;

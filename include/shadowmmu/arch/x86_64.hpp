@@ -2,6 +2,7 @@
 #pragma once
 #include <cstdint>
 
+#include "shadowmmu/arch/hidden_frame.hpp"
 #include "shadowmmu/concepts/arch.hpp"
 
 namespace shadowmmu::arch {
@@ -22,7 +23,17 @@ struct X86_64 {
   static constexpr std::uint64_t kHostWritable = 1U << 9;
   static constexpr std::uint64_t kHardwareBits = kPresent | kWrite | kUser | kPwt | kPcd | kAccessed | kDirty | kLarge |
                                                  kGlobal | kNx | (std::uint64_t{0xf} << 59);
-  static constexpr std::uint64_t kSoftwareBits = kHostWritable;
+  static constexpr std::uint64_t kMmioMark = 1U << 10;  ///< no mapping, whatever P says
+  static constexpr std::uint64_t kSoftwareBits = kHostWritable | kMmioMark;
+
+  /// MMIO entries: bit 51 is beyond MAXPHYADDR, so the CPU reports a reserved bit; where MAXPHYADDR is 52 there is no
+  /// such bit, and P is clear instead.
+  static constexpr std::uint64_t kReserved = std::uint64_t{1} << 51;
+  static constexpr unsigned kMmioGenerationBits = 19;
+  static constexpr std::uint64_t kMmioFixedBits = kPresent | kMmioMark | kAddressBits;
+  static constexpr std::uint64_t kMmioGenerationMask =
+      std::uint64_t{0x7f} << 3 | std::uint64_t{1} << 11 | std::uint64_t{0x7ff} << 52;
+  static constexpr std::uint64_t kMmioAccessBits = kWrite | kUser | kNx;
 
   struct Caps {
     std::uint8_t host_address_bits = 52;   ///< host MAXPHYADDR
@@ -30,9 +41,12 @@ struct X86_64 {
     bool large_1g = true;                  ///< 1 GiB leaf entries in the tables that hardware walks
     bool guest_1g = true;                  ///< 1 GiB pages in the guest's own tables
     bool pcid = false;                     ///< the guest may set CR4.PCIDE
+    bool nx_huge = false;                  ///< no large entry is executable (iTLB multihit): code gets 4 KiB ones
   };
 
-  [[nodiscard]] static constexpr bool present(std::uint64_t e) noexcept { return (e & kPresent) != 0; }
+  [[nodiscard]] static constexpr bool present(std::uint64_t e) noexcept {
+    return (e & (kPresent | kMmioMark)) == kPresent;
+  }
   [[nodiscard]] static constexpr bool leaf(std::uint64_t e, Level l) noexcept {
     return l == Level{1} || (e & kLarge) != 0;
   }
@@ -46,9 +60,16 @@ struct X86_64 {
   [[nodiscard]] static constexpr bool dirty(const Caps&, std::uint64_t e) noexcept { return (e & kDirty) != 0; }
   /// Requires: a leaf.
   [[nodiscard]] static constexpr std::uint64_t with_dirty(const Caps&, std::uint64_t e) noexcept { return e | kDirty; }
+  [[nodiscard]] static constexpr std::uint64_t without_dirty(const Caps&, std::uint64_t e) noexcept {
+    return e & ~kDirty;
+  }
   [[nodiscard]] static constexpr std::uint64_t without_accessed(const Caps&, std::uint64_t e) noexcept {
     return e & ~kAccessed;
   }
+  /// A leaf after `clear_young`: its next use shows.
+  [[nodiscard]] static constexpr std::uint64_t aged(const Caps&, std::uint64_t e) noexcept { return e & ~kAccessed; }
+  /// Writable as far as TLBs may know.
+  [[nodiscard]] static constexpr bool mmu_writable(std::uint64_t e) noexcept { return writable(e); }
   [[nodiscard]] static constexpr Hpa address(std::uint64_t e) noexcept { return Hpa{e & kAddressBits}; }
   [[nodiscard]] static constexpr std::uint64_t without_write(std::uint64_t e) noexcept { return e & ~kWrite; }
   [[nodiscard]] static constexpr std::uint64_t with_rights(std::uint64_t e, Access r) noexcept {
@@ -75,8 +96,27 @@ struct X86_64 {
   }
   /// A PAE page-directory-pointer entry has no rights (SDM vol. 3, table 4-8).
   [[nodiscard]] static constexpr std::uint64_t make_pdpte(Hpa p) noexcept { return p.value() | kPresent; }
+  /// Returns: the n-th of the 512 entries one level down that a large leaf is the same as. `level`: theirs.
+  [[nodiscard]] static constexpr std::uint64_t split(std::uint64_t e, Level level, unsigned n) noexcept {
+    const std::uint64_t part = e + (std::uint64_t{n} * level.frames() << kPageShift);
+    return level == Level{1} ? part & ~kLarge : part;
+  }
+
+  [[nodiscard]] static constexpr bool mmio_reported(const Caps& c) noexcept { return c.host_address_bits < 52; }
+  [[nodiscard]] static constexpr bool mmio(std::uint64_t e) noexcept { return (e & kMmioMark) != 0; }
+  [[nodiscard]] static constexpr std::uint64_t make_mmio(const Caps& c, const MmioSpec& m) noexcept {
+    const std::uint64_t g = m.generation;
+    return with_rights(HiddenFrame::put(m.gfn, c.host_address_bits) | kMmioMark, m.access) |
+           (mmio_reported(c) ? kPresent | kReserved : 0) | (g & 0x7f) << 3 | (g >> 7 & 1) << 11 |
+           (g >> 8 & 0x7ff) << 52;
+  }
+  [[nodiscard]] static constexpr MmioSpec read_mmio(const Caps& c, std::uint64_t e) noexcept {
+    return {HiddenFrame::get(e, c.host_address_bits), rights(e),
+            static_cast<std::uint32_t>((e >> 3 & 0x7f) | (e >> 11 & 1) << 7 | (e >> 52 & 0x7ff) << 8)};
+  }
 };
 static_assert(Arch<X86_64>);
+static_assert(!X86_64::present(X86_64::make_mmio({}, {})) && X86_64::mmio(X86_64::make_mmio({}, {})));
 static_assert(X86_64::leaf(X86_64::make_leaf({}, {.pfn = Pfn{0x200}, .level = Level{2}}), Level{2}));
 static_assert(!X86_64::leaf(X86_64::make_table({}, Hpa{0x1000}), Level{2}));
 static_assert(X86_64::address(X86_64::make_leaf({}, {.pfn = Pfn{0xf'ffff'ffff}})) ==

@@ -20,6 +20,13 @@ struct LeafSpec {
   bool dirty = false;
 };
 
+/// What an MMIO entry remembers.
+struct MmioSpec {
+  Gfn gfn{};  ///< below 2^32
+  Access access{};
+  std::uint32_t generation = 0;
+};
+
 /// Geometry: which guests may appear, how deep the tables are, where the bits lie.
 template <class A>
 concept ArchGeometry = requires {
@@ -59,6 +66,14 @@ concept ArchEntries = requires(std::uint64_t e, Level l, const LeafSpec& s, cons
   noexcept->std::same_as<bool>;
   { A::with_dirty(c, e) }
   noexcept->std::same_as<std::uint64_t>;
+  { A::without_dirty(c, e) }
+  noexcept->std::same_as<std::uint64_t>;
+  { A::mmu_writable(e) }
+  noexcept->std::same_as<bool>;
+  { A::aged(c, e) }
+  noexcept->std::same_as<std::uint64_t>;
+  { A::split(e, l, 0U) }
+  noexcept->std::same_as<std::uint64_t>;
   { A::without_accessed(c, e) }
   noexcept->std::same_as<std::uint64_t>;
   { A::address(e) }
@@ -73,7 +88,25 @@ concept ArchEntries = requires(std::uint64_t e, Level l, const LeafSpec& s, cons
   noexcept->std::same_as<std::uint64_t>;
 };
 
+/// An entry that always faults and says which gfn, with what rights and of which generation. Its parts lie apart, the
+/// generation has 19 bits at least, and `present` does not take it for a mapping.
 template <class A>
-concept Arch = ArchGeometry<A> && ArchDisjoint<A> && ArchKeysClear<A> && ArchEntries<A>;
+concept ArchMmio = requires(std::uint64_t e, const typename A::Caps& c, const MmioSpec& m) {
+  requires A::kMmioGenerationBits >= 19 && A::kMmioGenerationBits <= 32;
+  requires (A::kMmioFixedBits & A::kMmioGenerationMask) == 0 && (A::kMmioFixedBits & A::kMmioAccessBits) == 0 &&
+      (A::kMmioGenerationMask & A::kMmioAccessBits) == 0 &&
+      ((A::kMmioGenerationMask | A::kMmioAccessBits) & A::kAddressBits) == 0;
+  { A::mmio(e) }
+  noexcept->std::same_as<bool>;
+  { A::make_mmio(c, m) }
+  noexcept->std::same_as<std::uint64_t>;
+  { A::read_mmio(c, e) }
+  noexcept->std::same_as<MmioSpec>;
+  { A::mmio_reported(c) }
+  noexcept->std::same_as<bool>;
+};
+
+template <class A>
+concept Arch = ArchGeometry<A> && ArchDisjoint<A> && ArchKeysClear<A> && ArchEntries<A> && ArchMmio<A>;
 
 }  // namespace shadowmmu

@@ -18,6 +18,7 @@ enum class Rule : unsigned char {
   ArchOverlap,
   ArchKeys,
   ArchEntries,
+  ArchMmio,
   LockExclusion,
   LockMemory,
   LockTokens,
@@ -41,6 +42,8 @@ consteval Rule diagnose() {
     return Rule::ArchKeys;
   else if constexpr (!ArchEntries<A>)
     return Rule::ArchEntries;
+  else if constexpr (!ArchMmio<A>)
+    return Rule::ArchMmio;
   else if constexpr (!LockExclusion<L>)
     return Rule::LockExclusion;
   else if constexpr (!LockMemory<L>)
@@ -71,6 +74,9 @@ struct Explain {
                 "shadowmmu: Arch::kSoftwareBits uses bits 62:59, where protection keys live; move the software bits");
   static_assert(R != Rule::ArchEntries,
                 "shadowmmu: Arch lacks a noexcept entry function of concepts/arch.hpp (present, leaf, make_leaf, ...)");
+  static_assert(R != Rule::ArchMmio,
+                "shadowmmu: Arch's MMIO entries lack a function of concepts/arch.hpp, have a generation of fewer than 19 "
+                "bits, or parts that overlap");
   static_assert(
       R != Rule::LockExclusion,
       "shadowmmu: Lock lacks public noexcept lock(), unlock() or contended() const; add them or mark them noexcept");

@@ -84,7 +84,7 @@ class Audit {
       if (e == 0) continue;
       live += 1;
       if (!Arch::present(e))
-        expect(false, "an entry is neither present nor empty", p.index);
+        expect(Arch::mmio(e) && p.role.level() == Level{1}, "an entry is neither present, empty nor MMIO", p.index);
       else if (is_leaf<S>(p, e))
         check_leaf(p, i, e);
       else
@@ -111,8 +111,9 @@ class Audit {
     if (S::Memory::plain(s_.invalidating) == 0) {
       const Backing b = s_.host.backing(gfn, false);
       expect(Arch::address(e) == address_of(b.pfn), "a leaf maps another frame than the Host's", gfn.value());
-      expect(!Arch::writable(e) || (b.kind != Backing::Kind::ReadOnly && !slot->flags().read_only),
-             "a leaf lets read-only memory be written", gfn.value());
+      expect(
+          !Arch::writable(e) || (b.kind != Backing::Kind::ReadOnly && !slot->template read_only<typename S::Memory>()),
+          "a leaf lets read-only memory be written", gfn.value());
     }
     expect(!Arch::writable(e) || Arch::host_writable(e), "a writable leaf is not marked host-writable", p.index);
     expect(level == Level{1} || slot->large(gfn, level).disallow == 0, "a large leaf where none is allowed",
@@ -142,7 +143,7 @@ class Audit {
     const std::uint64_t g = gpte_of<S>(table, p, i);
     Access most = p.role.access() & paging.grants(g);
     // A table in ROM never gets its D bit: writes go on without.
-    const bool rom = s_.snapshot->find_any(p.gfn)->flags().read_only ||
+    const bool rom = s_.snapshot->find_any(p.gfn)->template read_only<typename S::Memory>() ||
                      s_.host.backing(p.gfn, false).kind == Backing::Kind::ReadOnly;
     if ((g & guest::kEntryDirty) == 0 && !rom) most = most.without(Access::kWrite);
     const Access have = Arch::rights(e);

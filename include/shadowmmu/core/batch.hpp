@@ -21,7 +21,7 @@ class [[nodiscard]] Batch {
  public:
   using Pages = PageList<typename S::Page>;
 
-  explicit Batch(S& s) noexcept requires(G == Stage::Zapped) : state_(&s) {}
+  explicit Batch(S& s) noexcept requires(G != Stage::Quiet) : state_(&s) {}
   Batch(Batch&& o) noexcept : state_(o.state_) { pages_.swap(o.pages_); }
   Batch& operator=(Batch&&) = delete;
   ~Batch() {
@@ -61,6 +61,12 @@ class Disposal {
     b.pages_.splice(b.pages_.end(), s.dropped);
     if (!b.pages_.empty()) s.flush(FlushOwed::all());
     return B<Stage::Flushed>{std::move(b)};
+  }
+  /// Effects: puts a page of an earlier generation behind the flush at once. Requires: s.obsolete_unseen(): one reload
+  /// and one flush of every vCPU, begun after the generation changed, serve all of its pages.
+  static void push_unseen(S& s, Structure h, B<Stage::Flushed>& b, typename S::Page& p) noexcept {
+    h.verify(s.lock);
+    b.pages_.push_back(p);
   }
   /// Effects: waits until no lockless reader can hold a pointer into b. Readers of tables take the lock in this
   /// version's lock policies, so holding it is the proof.

@@ -44,6 +44,7 @@ template <class S>
 /// roots before they are used again.
 template <class S>
 void guest_flush(S& s, typename S::Vcpu& v) noexcept {
+  v.mmio = LastMmio{};
   v.sync_due = v.root.stale = true;
   for (RootSet& r : v.previous) r.stale = true;
   s.host.flush(FlushOwed::all().request(v.id));
@@ -70,6 +71,7 @@ template <class S>
                       paging.mode() != v.paging.mode();
   if (paging.mode() == GuestMode::Pae && reload && !load_pdptes(s, v, v.cr3)) return ControlOutcome::InjectGp;
   if (pcide && !was_pcide) drop_previous<S>(v);
+  v.mmio = LastMmio{};
   v.controls = c;
   v.paging = paging;
   const Role role = base_role(s, paging);
@@ -93,6 +95,7 @@ template <class S>
   if (lma && (cr3 & guest::bit_range(s.caps.guest_address_bits, 63)) != 0) return ControlOutcome::InjectGp;
   if (v.paging.mode() == GuestMode::Pae && !load_pdptes(s, v, cr3)) return ControlOutcome::InjectGp;
   v.cr3 = cr3;
+  v.mmio = LastMmio{};
   if (v.paging.mode() == GuestMode::NonPaging) return ControlOutcome::Done;
   S::Memory::template store<Order::Relaxed>(v.reload, 1);
   if (keep) return ControlOutcome::Done;
@@ -109,6 +112,7 @@ template <class S>
 /// them in force without a flush. Locking: exclusive. Flush: done, for this vCPU and page.
 template <class S>
 void invlpg(S& s, typename S::Vcpu& v, Gva a) noexcept {
+  v.mmio = LastMmio{};
   if constexpr (S::Arch::kGuests.indirect()) {
     ExclusiveGuard<S> g(s);
     s.stats.add(&Counters::invlpg);

@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "shadowmmu/core/map.hpp"
+#include "shadowmmu/core/mmio.hpp"
 #include "shadowmmu/core/reclaim.hpp"
 #include "shadowmmu/core/roots.hpp"
 #include "shadowmmu/guest/walk.hpp"
@@ -23,11 +24,12 @@ struct Fault {
   const SlotSnapshot* slots;
   Gva address{};
   AccessRequest request{};
-  Access granted{};  ///< what the guest's tables grant, whatever the request made of it
-  guest::Walk walk;  ///< filled by the walk, by level: not cleared first
-  Slot* slot = nullptr;
+  Access granted{};      ///< what the guest's tables grant, whatever the request made of it
+  guest::Walk walk;      ///< filled by the walk, by level: not cleared first
+  Slot* slot = nullptr;  ///< none: to be remembered as MMIO
   Backing backing{};
   std::uint64_t invalidate_seq = 0;
+  std::uint64_t mmio_generation = 0;
   bool window = false;
   bool supervisor_window = false;
 };
@@ -151,6 +153,38 @@ void remember_path(Fault<S>& f, const typename S::Page& p) noexcept {
   c.page[region % PathCache::kSlots] = p.index;
 }
 
+/// Effects: code runs in the large page of gfn: its region is mapped by 4 KiB entries from now on, until
+/// recover_exec_splits. Flush: by the guard.
+template <class S>
+void split_for_exec(S& s, ExclusiveGuard<S>& g, Slot& slot, Gfn gfn) noexcept {
+  for (const Level l : kLargeLevels) {
+    LargeRegion& r = slot.large(gfn, l);
+    r.disallow |= LargeRegion::kExecSplit;
+    g.owe(rmap_zap_head(s, Entries<S>(g.held()), r.rmap));
+  }
+}
+
+/// Returns: the level at which the fault's page is to be mapped.
+template <class S>
+[[nodiscard]] Level goal_level(Fault<S>& f, ExclusiveGuard<S>& g) noexcept {
+  if (f.slot == nullptr) return Level{1};
+  const Level l = mapping_level(f.s, *f.slot, f.walk.gfn, f.backing, Level{f.walk.level});
+  if (l == Level{1} || !f.s.caps.nx_huge || !f.request.fetch) return l;
+  split_for_exec(f.s, g, *f.slot, f.walk.gfn);
+  return Level{1};
+}
+
+/// Effects: entry i of p says that f's page is MMIO. A leaf that stands there is dropped first, rmap entry and all.
+template <class S>
+void set_mmio(Fault<S>& f, ExclusiveGuard<S>& g, typename S::Page& p, unsigned i) noexcept {
+  S& s = f.s;
+  g.owe(zap_entry(s, g.held(), p, i));
+  const MmioSpec m{f.walk.gfn, f.walk.rights, MmioGeneration<S>::stored(f.mmio_generation)};
+  S::Memory::template store<Order::Release>(p.table[i], S::Arch::make_mmio(s.caps, m));
+  p.live = static_cast<std::uint16_t>(p.live + 1U);
+  if constexpr (wants(S::Reclaim::kHooks, Hook::Entry)) s.reclaim.on_entry(p, p.live);
+}
+
 enum class Fetched : std::uint8_t { Fixed, Spurious, WriteRefused, Retry, OutOfMemory };
 
 /// Effects: follows the shadow tables down to where the leaf belongs, making what is missing, and sets it.
@@ -159,7 +193,7 @@ template <class S>
   using Arch = typename S::Arch;
   S& s = f.s;
   auto& v = f.v;
-  Level goal = mapping_level(s, *f.slot, f.walk.gfn, f.backing, Level{f.walk.level});
+  Level goal = goal_level(f, g);
   auto* p = path_start(f, goal);
   if (p == nullptr) {
     S::Memory::template store<Order::Relaxed>(v.reload, 1);
@@ -193,7 +227,7 @@ template <class S>
         if (!gpte_unchanged(f, l.value())) return Fetched::Retry;
         link_child(s, g.held(), *p, i, *child);
         // The new page may shadow a table inside the very page that is to be mapped: no large mapping over it.
-        goal = mapping_level(s, *f.slot, f.walk.gfn, f.backing, Level{f.walk.level});
+        goal = goal_level(f, g);
       }
     } else {
       // Keyed by what the tables grant, not by what CR0.WP = 0 makes of it: an instruction that executes from and
@@ -206,6 +240,10 @@ template <class S>
   }
   if (!direct_mode && !gpte_unchanged(f, f.walk.level)) return Fetched::Retry;
   const unsigned i = goal.index(f.address.value());
+  if (f.slot == nullptr) {
+    set_mmio(f, g, *p, i);
+    return Fetched::Fixed;
+  }
   const MapRequest r{
       f.walk.gfn, f.backing, f.walk.rights, goal, f.request.write, true, f.window || f.supervisor_window};
   const Mapped m = set_leaf(s, g, v, *f.slot, *p, i, r);
@@ -261,6 +299,34 @@ void prefetch_window(Fault<S>& f, ExclusiveGuard<S>& g, typename S::Page& p, uns
   }
 }
 
+/// Returns: whether the walk read a table in a slot that is going: what it found must not be shadowed any more.
+template <class S>
+[[nodiscard]] bool walked_retiring(const Fault<S>& f) noexcept {
+  if (!f.slots->changing()) return false;
+  const GuestMode m = f.v.paging.mode();
+  if (m == GuestMode::NonPaging || m == GuestMode::Direct) return false;
+  const unsigned top = m == GuestMode::Long4 ? 4U : 2U;
+  for (unsigned l = f.walk.level; l <= top; ++l)
+    if (f.slots->retiring(f.walk.table(l))) return true;
+  return false;
+}
+
+/// Effects: remembers in the shadow tables and in the vCPU that f's page is nobody's memory. What prevents it (an
+/// update in progress, no page to be had) costs the memory only: the answer to the fault stands.
+template <class S>
+void remember_mmio(Fault<S>& f) noexcept {
+  S& s = f.s;
+  ExclusiveGuard<S> g(s);
+  s.stats.add(&Counters::faults);
+  s.stats.add(&Counters::faults_mmio);
+  if (f.walk.gfn.value() >= kMaxGfn || !MmioGeneration<S>::stable(f.mmio_generation)) return;
+  if (s.snapshot != f.slots || walked_retiring(f)) return;
+  if (!well_supplied(s) && (!make_pages_available(s, g) || !reserve_metadata(s, g, f.v.magazine))) return;
+  if (f.v.path.epoch != s.epoch && root_stale(s, f.v)) return;
+  if (fetch(f, g) != Fetched::Fixed) return;
+  f.v.mmio = LastMmio{f.mmio_generation, f.address.value() >> kPageShift, f.walk.gfn, f.walk.rights};
+}
+
 /// Effects: the part of a fault that needs the lock. Requires: f.slot, f.backing resolved; the magazine filled.
 template <class S>
 [[nodiscard]] FaultOutcome install(Fault<S>& f) noexcept {
@@ -268,7 +334,7 @@ template <class S>
   S& s = f.s;
   ExclusiveGuard<S> g(s);
   s.stats.add(&Counters::faults);
-  if (s.snapshot != f.slots || invalidated_meanwhile(s, f.walk.gfn, f.invalidate_seq)) {
+  if (s.snapshot != f.slots || invalidated_meanwhile(s, f.walk.gfn, f.invalidate_seq) || walked_retiring(f)) {
     s.stats.add(&Counters::faults_retried);
     return FaultOutcome::of(Kind::Retry);
   }
@@ -316,19 +382,37 @@ FaultOutcome counted(S& s, std::uint64_t Counters::*which, FaultOutcome o) noexc
 /// before.
 template <class S>
 [[nodiscard]] FaultOutcome handle_fault(S& s, typename S::Vcpu& v, Gva address, AccessRequest request,
-                                        bool smap_enforced) noexcept {
+                                        std::uint32_t error_code, bool smap_enforced) noexcept {
   using Kind = FaultOutcome::Kind;
   if (!ensure_root(s, v)) return FaultOutcome::of(Kind::OutOfMemory);
-  if (!v.magazine.ready() && !v.magazine.fill(s.host)) return FaultOutcome::of(Kind::OutOfMemory);
+  const std::uint64_t mmio_generation = MmioGeneration<S>::now(s);
+  if (S::Arch::mmio_reported(s.caps) ? (error_code & pferr::kReserved) != 0 : (error_code & pferr::kPresent) == 0) {
+    Gpa at;
+    if (last_mmio_hit(s, v, address, request, smap_enforced, at)) {
+      S::Memory::plain(v.mmio_cached, v.mmio_cached + 1);
+      return FaultOutcome::at(Kind::Mmio, at, request);
+    }
+    if (check_mmio(s, v, address, request, smap_enforced, mmio_generation, at) == MmioCheck::Hit)
+      return FaultOutcome::at(Kind::Mmio, at, request);
+  }
+  if (!v.magazine.ready() && !supply(s, v)) return FaultOutcome::of(Kind::OutOfMemory);
   const SlotSection<S> section(s, v);
   hint_path(s, v, address);
   Fault<S> f(s, v, section.get(), address, request);
+  f.mmio_generation = mmio_generation;
   f.invalidate_seq = S::Memory::template load<Order::Acquire>(s.invalidate_seq);
   if (walk_guest(s, v, *f.slots, address, request, smap_enforced, f.walk) == guest::WalkEnd::Fault)
     return counted(s, &Counters::faults_guest, FaultOutcome::inject(PageFault{address, f.walk.error_code}));
+  f.granted = f.walk.rights;
   const Gpa gpa = address_of(f.walk.gfn) + (address.value() & kPageMask);
   f.slot = f.slots->find(f.walk.gfn, v.slot_hint);
-  if (f.slot == nullptr || (request.write && f.slot->flags().read_only))
+  if (f.slot == nullptr) {
+    // Memory that is moving is memory all the same: the vCPU tries again until it has arrived, or is gone.
+    if (f.slots->retiring(f.walk.gfn)) return counted(s, &Counters::faults_retried, FaultOutcome::of(Kind::Retry));
+    remember_mmio(f);
+    return FaultOutcome::at(Kind::Mmio, gpa, request);
+  }
+  if (request.write && f.slot->template read_only<typename S::Memory>())
     return counted(s, &Counters::faults_mmio, FaultOutcome::at(Kind::Mmio, gpa, request));
   f.backing = s.host.backing(f.walk.gfn, request.write);
   switch (f.backing.kind) {
@@ -352,7 +436,6 @@ template <class S>
   }
   if (!addressable(s, f.backing)) return FaultOutcome::at(Kind::HostError, gpa, request);
   find_windows(f);
-  f.granted = f.walk.rights;
   if (!rewrite_for_wp(f)) {
     FaultOutcome o = FaultOutcome::at(Kind::Emulate, gpa, request);
     o.address = address.value();

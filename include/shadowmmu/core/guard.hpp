@@ -8,6 +8,31 @@
 
 namespace shadowmmu::core {
 
+/// A range of gfns that a walk goes through once, upwards.
+struct GfnCursor {
+  Gfn next{};
+  Gfn end{};
+};
+
+/// Proof that a walk which lets the lock go ends all the same: it takes from a list to which nothing is added, or
+/// moves a cursor upwards. Counts the work since the last yield. A walk over live pages need not end, since vCPUs add
+/// to them at every yield: it has no Progress.
+class Progress {
+ public:
+  template <class Page>
+  explicit Progress(const ObsoletePages<Page>&) noexcept {}
+  explicit Progress(const GfnCursor&) noexcept {}
+  template <class Page>
+  explicit Progress(const LivePages<Page>&) = delete;
+  /// Effects: so many more pages (or their like in work) are done; childless ones count.
+  void add(unsigned pages) noexcept { since_ += pages; }
+  [[nodiscard]] unsigned since_yield() const noexcept { return since_; }
+  void yielded() noexcept { since_ = 0; }
+
+ private:
+  unsigned since_ = 0;
+};
+
 /// Holds the Mmu's lock and what the critical section owes: a flush, and pages to be freed after it. Settles both
 /// before it unlocks or yields, so that neither can be forgotten on any path. A function that takes the guard itself
 /// may yield; one that takes a Held cannot.
@@ -16,10 +41,10 @@ class ExclusiveGuard : Mint<typename S::Lock> {
   using Lock = typename S::Lock;
 
  public:
-  explicit ExclusiveGuard(S& s) noexcept : state_(s), debt_(s) { state_.lock.lock(); }
+  explicit ExclusiveGuard(S& s) noexcept : state_(s), debt_(s), unseen_(s) { state_.lock.lock(); }
   ExclusiveGuard(const ExclusiveGuard&) = delete;
   ~ExclusiveGuard() {
-    if (flush_.needed() || !debt_.empty() || !state_.dropped.empty()) settle();
+    if (flush_.needed() || !debt_.empty() || !unseen_.empty() || !state_.dropped.empty()) settle();
     state_.lock.unlock();
   }
   [[nodiscard]] Held<Lock, Cap::Structure> held() const& noexcept {
@@ -29,15 +54,27 @@ class ExclusiveGuard : Mint<typename S::Lock> {
 
   /// Effects: the flush will be done before the lock is released.
   void owe(FlushOwed f) noexcept { flush_ |= f; }
-  /// Where zapped pages go.
-  [[nodiscard]] Batch<S, Stage::Zapped>& debt() noexcept { return debt_; }
+  /// Effects: the zapped page will be freed: after a flush, or without one where no hardware can see it.
+  void dispose(typename S::Page& p, bool unseen) noexcept {
+    if (unseen)
+      Disposal<S>::push_unseen(state_, held(), unseen_, p);
+    else
+      debt_.push(p);
+  }
   /// Effects: does the flush that is owed so far, all of it, now; pages in the debt wait for their own. For whoever is
   /// about to read guest tables that no CPU may write unseen: also what an earlier step of the same section took away.
   void discharge() noexcept {
     if (flush_.needed()) state_.flush(std::exchange(flush_, FlushOwed::none()));
   }
-  /// Effects: flushes and frees now, still under the lock. Flush: done.
+  /// Effects: frees the pages that owe no flush. Flush: none.
+  void free_unseen() noexcept {
+    if (unseen_.empty()) return;
+    Batch<S, Stage::Flushed> due(std::move(unseen_));
+    Disposal<S>::release(state_, Disposal<S>::wait_readers(state_, std::move(due)));
+  }
+  /// Effects: flushes and frees now, still under the lock. Flush: done where owed.
   void settle() noexcept {
+    free_unseen();
     if (!debt_.empty() || !state_.dropped.empty()) {
       flush_ = FlushOwed::none();  // the batch's own flush covers it
       Batch<S, Stage::Zapped> due(std::move(debt_));
@@ -46,18 +83,23 @@ class ExclusiveGuard : Mint<typename S::Lock> {
       state_.flush(std::exchange(flush_, FlushOwed::none()));
     }
   }
-  /// Effects: where somebody waits for the lock, settles, lets it go and takes it again. Returns: whether it did.
-  bool yield() noexcept {
-    if (!state_.lock.contended()) return false;
+  /// Effects: after enough work, where somebody waits for the lock or the Host asks, settles, lets the lock go and
+  /// takes it again. Returns: whether it did; then whatever is not pinned by another lock may have changed.
+  bool yield(Progress& walk) noexcept {
+    if (walk.since_yield() < S::Config::kYieldPages) return false;
+    if (!state_.lock.contended() && !state_.host.should_yield()) return false;
     settle();
+    state_.stats.add(&Counters::yields);
     state_.lock.unlock();
     state_.lock.lock();
+    walk.yielded();
     return true;
   }
 
  private:
   S& state_;
   Batch<S, Stage::Zapped> debt_;
+  Batch<S, Stage::Flushed> unseen_;
   FlushOwed flush_;
 };
 

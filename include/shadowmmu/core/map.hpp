@@ -29,6 +29,7 @@ enum class Mapped : std::uint8_t {
 /// Returns: the largest level that guest, host and slot allow for gfn.
 template <class S>
 [[nodiscard]] Level mapping_level(S& s, Slot& slot, Gfn gfn, const Backing& b, Level guest) noexcept {
+  if (slot.log() != DirtyMethod::Off) return Level{1};
   unsigned top = b.level < guest ? b.level.value() : guest.value();
   const unsigned have = s.caps.large_1g ? 3U : 2U;
   if (top > have) top = have;
@@ -51,8 +52,11 @@ Mapped set_leaf(S& s, ExclusiveGuard<S>& g, typename S::Vcpu& v, Slot& slot, typ
   const Gfn first{r.gfn.value() & ~inside};
   Access rights = r.rights;
   bool refused = false;
-  const bool host_writable = r.backing.writable && !slot.flags().read_only;
+  const bool host_writable = r.backing.writable && !slot.template read_only<typename S::Memory>();
   if (!host_writable) rights = rights.without(Access::kWrite);
+  // Under write protection a page becomes writable by a write, which the log must see, and by nothing else.
+  if (!r.write && slot.log() == DirtyMethod::WriteProtect) rights = rights.without(Access::kWrite);
+  if (r.level > Level{1} && s.caps.nx_huge) rights = rights.without(Access::kExec);
   if constexpr (Arch::kGuests.indirect()) {
     if (rights.write() && r.level == Level{1} && !r.window &&
         !may_write(s, Entries<S>(g.held()), slot, r.gfn, r.may_unsync)) {
@@ -69,6 +73,7 @@ Mapped set_leaf(S& s, ExclusiveGuard<S>& g, typename S::Vcpu& v, Slot& slot, typ
   spec.host_writable = host_writable;
   spec.dirty = r.write && rights.write();
   const std::uint64_t fresh = Arch::make_leaf(s.caps, spec);
+  if (spec.dirty && slot.log() != DirtyMethod::Off) slot.template mark_dirty<typename S::Memory>(r.gfn);
 
   std::uint64_t old = entry<S>(p, i);
   if (Arch::present(old)) {
@@ -86,11 +91,16 @@ Mapped set_leaf(S& s, ExclusiveGuard<S>& g, typename S::Vcpu& v, Slot& slot, typ
       return refused ? Mapped::WriteRefused : Mapped::Spurious;
     // Hardware may set D between the read and the write: an exchange keeps what it left (carried over below).
     const std::uint64_t was = S::Memory::template exchange<Order::AcqRel>(p.table[i], fresh);
-    if (Arch::dirty(s.caps, was) && !Arch::dirty(s.caps, fresh) && Arch::writable(fresh))
-      S::Memory::template exchange<Order::AcqRel>(p.table[i], Arch::with_dirty(s.caps, fresh));
+    if (Arch::dirty(s.caps, was) && !Arch::dirty(s.caps, fresh)) {
+      if (Arch::writable(fresh))
+        S::Memory::template exchange<Order::AcqRel>(p.table[i], Arch::with_dirty(s.caps, fresh));
+      else
+        note_written(s, first, r.level);
+    }
     if (lost.bits() != 0) g.owe(flush_for(s, p, i));
     return refused ? Mapped::WriteRefused : Mapped::Installed;
   }
+  if (old != 0) drop_mmio(s, Entries<S>(g.held()), p, i);
   if (!p.role.direct()) S::Memory::plain(p.side[i], static_cast<std::uint32_t>(first.value()));
   std::uint32_t* head = slot.rmap(r.gfn, r.level);
   if (head == nullptr) {

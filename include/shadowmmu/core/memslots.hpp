@@ -4,6 +4,7 @@
 #include <new>
 
 #include "shadowmmu/core/magazine.hpp"
+#include "shadowmmu/memory/order.hpp"
 #include "shadowmmu/result.hpp"
 #include "shadowmmu/types.hpp"
 
@@ -12,6 +13,12 @@ namespace shadowmmu {
 enum class SlotId : std::uint32_t {};
 struct SlotFlags {
   bool read_only = false;  ///< guest writes are the embedder's business (ROM)
+};
+/// How a slot's writes are found out while its log is on.
+enum class DirtyMethod : std::uint8_t {
+  Off,
+  WriteProtect,  ///< the first write to a page faults
+  DirtyBit,      ///< hardware sets D; read out, or drained from a buffer that hardware fills (PML)
 };
 
 namespace core {
@@ -25,7 +32,9 @@ struct TrackCount {
 /// State of one aligned region of 2 MiB or 1 GiB.
 struct LargeRegion {
   std::uint32_t rmap = 0;      ///< HandleList of the leaf entries of this level
-  std::uint32_t disallow = 0;  ///< reasons against a large mapping: slot ends, shadowed tables inside
+  std::uint32_t disallow = 0;  ///< reasons against a large mapping: slot ends, shadowed tables inside, or kExecSplit
+  /// Guest code runs in it: 4 KiB entries, that no executable entry be large (`Caps::nx_huge`).
+  static constexpr std::uint32_t kExecSplit = 1U << 31U;
 };
 
 /// A memslot and everything kept per gfn of it, in single frames. Addressed by absolute gfn, so that 2 MiB and 1 GiB
@@ -38,11 +47,15 @@ class Slot {
     std::uint32_t* heads;  ///< 1024 rmap words
     TrackCount* track;     ///< 1024 counts
   };
+  /// A bit a gfn, 32768 in a frame.
+  struct DirtyBits {
+    std::uint64_t* frame[8];
+  };
   struct Gib {
     Leaf* leaf;          ///< 256 of them
     LargeRegion* large;  ///< 512 of them
     LargeRegion huge;    ///< the GiB itself
-    std::uint64_t unused;
+    DirtyBits* dirty;    ///< cell: log of the GiB of this number counted from the slot's first gfn; or none
   };
   static constexpr unsigned kGibsPerFrame = kPageSize / sizeof(Gib);
   static_assert(sizeof(Gib) == 32 && sizeof(TrackCount) == 4);
@@ -51,7 +64,15 @@ class Slot {
   [[nodiscard]] Gfn first() const noexcept { return Gfn{first_}; }
   [[nodiscard]] std::uint64_t pages() const noexcept { return pages_; }
   [[nodiscard]] Gfn end() const noexcept { return Gfn{first_ + pages_}; }
-  [[nodiscard]] SlotFlags flags() const noexcept { return flags_; }
+  template <class Memory>
+  [[nodiscard]] bool read_only() const noexcept {
+    return Memory::template load<memory::Order::Acquire>(read_only_) != 0;
+  }
+  template <class Memory>
+  void set_flags(SlotFlags f) noexcept {
+    Memory::template store<memory::Order::Release>(read_only_, f.read_only ? 1U : 0U);
+  }
+  [[nodiscard]] DirtyMethod log() const noexcept { return log_; }
   [[nodiscard]] SlotId id() const noexcept { return id_; }
 
   /// Returns: the rmap word of (level, gfn), or nullptr where none was ever made. Requires: contains(g).
@@ -88,7 +109,7 @@ class Slot {
     s->first_ = first.value();
     s->pages_ = pages;
     s->base_gib_ = first.value() >> 18U;
-    s->flags_ = flags;
+    s->read_only_ = flags.read_only ? 1U : 0U;
     s->id_ = id;
     if (!s->make_directories(host)) {
       s->destroy(host);
@@ -113,10 +134,70 @@ class Slot {
           }
         free(t[i].leaf);
         free(t[i].large);
+        if (t[i].dirty != nullptr) free_bits(t[i].dirty, free);
       }
       free(t);
     }
     free(this);
+  }
+  /// Returns: words of the log: one for 64 gfns, counted from the slot's first.
+  [[nodiscard]] std::uint64_t log_words() const noexcept { return (pages_ + 63U) / 64U; }
+  /// Returns: word i of the log, a cell; nullptr while it is off. Requires: i < log_words(); the lock, or a section.
+  template <class Memory>
+  [[nodiscard]] std::uint64_t* log_word(std::uint64_t i) noexcept {
+    Gib& b = top_[(i >> 12U) / kGibsPerFrame][(i >> 12U) % kGibsPerFrame];
+    const DirtyBits* d = Memory::template load<memory::Order::Acquire>(b.dirty);
+    return d == nullptr ? nullptr : d->frame[i >> 9U & 7U] + (i & 511U);
+  }
+  /// Effects: the guest may have written g: notes it where the log is on.
+  template <class Memory>
+  void mark_dirty(Gfn g) noexcept {
+    const std::uint64_t i = g.value() - first_;
+    std::uint64_t* w = log_word<Memory>(i >> 6U);
+    if (w == nullptr) return;
+    const std::uint64_t bit = std::uint64_t{1} << (i & 63U);
+    std::uint64_t old = Memory::template load<memory::Order::Relaxed>(*w);
+    while ((old & bit) == 0 && !Memory::template compare_exchange<memory::Order::AcqRel>(*w, old, old | bit)) {
+    }
+  }
+  /// Effects: makes the log, all clear; marks may come as soon as a part of it is there. Errors: false where the Host
+  /// has no frame; what was made stays until drop_log. Allocates: up to 9 frames a started GiB. Locking: slots lock.
+  template <class Memory, class Host>
+  [[nodiscard]] bool make_log(Host& host) noexcept {
+    const auto free = [&host](void* p) { host.free_frame(host.to_phys(p)); };
+    for (std::uint64_t i = 0; i << 12U < log_words(); ++i) {
+      void* frame = Magazine::fresh(host, FrameKind::Metadata);
+      if (frame == nullptr) return false;
+      auto* d = ::new (frame) DirtyBits{};
+      for (unsigned n = 0; n < 8 && (i << 12U | n << 9U) < log_words(); ++n) {
+        d->frame[n] = static_cast<std::uint64_t*>(Magazine::fresh(host, FrameKind::Metadata));
+        if (d->frame[n] == nullptr) {
+          free_bits(d, free);
+          return false;
+        }
+      }
+      Memory::template store<memory::Order::Release>(top_[i / kGibsPerFrame][i % kGibsPerFrame].dirty, d);
+    }
+    return true;
+  }
+  void set_log(DirtyMethod m) noexcept { log_ = m; }
+  /// Effects: takes the log away; `wait` returns when nobody can mark it any more; then its frames are freed.
+  template <class Memory, class Host, class Wait>
+  void drop_log(Host& host, Wait&& wait) noexcept {
+    const auto free = [&host](void* p) { host.free_frame(host.to_phys(p)); };
+    for (std::uint64_t i = 0; i << 12U < log_words(); i += kGibsPerFrame) {
+      DirtyBits* taken[kGibsPerFrame] = {};
+      Gib* gibs = top_[i / kGibsPerFrame];
+      bool any = false;
+      for (unsigned n = 0; n < kGibsPerFrame; ++n) {
+        taken[n] = Memory::template exchange<memory::Order::AcqRel>(gibs[n].dirty, nullptr);
+        any = any || taken[n] != nullptr;
+      }
+      if (!any) continue;
+      wait();
+      for (DirtyBits* d : taken)
+        if (d != nullptr) free_bits(d, free);
+    }
   }
   /// Calls f(rmap word, gfn, level) for every rmap word that was made, whatever it holds.
   template <class F>
@@ -136,6 +217,12 @@ class Slot {
   [[nodiscard]] Gib& gib(Gfn g) noexcept {
     const std::uint64_t i = (g.value() >> 18U) - base_gib_;
     return top_[i / kGibsPerFrame][i % kGibsPerFrame];
+  }
+  template <class Free>
+  static void free_bits(DirtyBits* d, Free&& free) noexcept {
+    for (std::uint64_t* frame : d->frame)
+      if (frame != nullptr) free(frame);
+    free(d);
   }
   [[nodiscard]] Leaf& leaf(Gfn g) noexcept { return gib(g).leaf[g.value() >> 10U & 255U]; }
 
@@ -163,7 +250,8 @@ class Slot {
   }
 
   std::uint64_t first_ = 0, pages_ = 0, base_gib_ = 0;
-  SlotFlags flags_{};
+  std::uint32_t read_only_ = 0;  ///< cell
+  DirtyMethod log_ = DirtyMethod::Off;
   SlotId id_{};
   Gib* top_[256] = {};
 };
@@ -198,6 +286,24 @@ class SlotSnapshot {
     const unsigned i = place(g);
     return i == kCapacity ? nullptr : entry_[i].slot;
   }
+  /// Returns: the slot that holds g, one being removed included, with a hint: what guest memory is read by.
+  [[nodiscard]] Slot* find_readable(Gfn g, unsigned& hint) const noexcept {
+    if (hint < count_ && g.value() - entry_[hint].first <= entry_[hint].last - entry_[hint].first)
+      return entry_[hint].slot;
+    const unsigned i = place(g);
+    if (i == kCapacity) return nullptr;
+    hint = i;
+    return entry_[i].slot;
+  }
+  /// Returns: the slot that holds g or, if none does, the next one above; nullptr where there is none.
+  [[nodiscard]] Slot* find_from(Gfn g) const noexcept {
+    for (unsigned i = 0; i < count_; ++i)
+      if (entry_[i].last >= g.value()) return entry_[i].slot;
+    return nullptr;
+  }
+  /// Whether g lies in a slot that is being removed, moved or resized.
+  [[nodiscard]] bool retiring(Gfn g) const noexcept { return retiring_ != kCapacity && place(g) == retiring_; }
+  [[nodiscard]] bool changing() const noexcept { return retiring_ != kCapacity; }
   /// Requires: a fresh snapshot, count() < kCapacity of `from`, no overlap. Effects: copy of `from` with `s` in place.
   void copy_with(const SlotSnapshot& from, Slot* s) noexcept {
     const Entry e{static_cast<std::uint32_t>(s->first().value()), static_cast<std::uint32_t>(s->end().value() - 1), s};
@@ -220,9 +326,11 @@ class SlotSnapshot {
     for (unsigned i = 0; i < from.count_; ++i)
       if (from.entry_[i].slot != s) entry_[count_++] = from.entry_[i];
   }
-  [[nodiscard]] bool overlaps(Gfn first, std::uint64_t pages) const noexcept {
+  /// Returns: whether a slot other than `except` has a gfn of the range.
+  [[nodiscard]] bool overlaps(Gfn first, std::uint64_t pages, const Slot* except = nullptr) const noexcept {
     for (unsigned i = 0; i < count_; ++i)
-      if (first.value() <= entry_[i].last && entry_[i].first <= first.value() + pages - 1) return true;
+      if (entry_[i].slot != except && first.value() <= entry_[i].last && entry_[i].first <= first.value() + pages - 1)
+        return true;
     return false;
   }
   [[nodiscard]] Slot* by_id(SlotId id) const noexcept {

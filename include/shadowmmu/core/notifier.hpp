@@ -8,38 +8,54 @@
 /// range and sequence under the lock, so that none installs what was taken meanwhile.
 namespace shadowmmu::core {
 
-/// Effects: drops every leaf that maps a gfn of [first, first + pages). Flush: owed by the caller. Complexity: O(gfns
-/// whose rmap heads exist + entries).
-template <class S>
-FlushOwed unmap_range(S& s, Entries<S> h, Gfn first, std::uint64_t pages) noexcept {
-  FlushOwed owed;
-  const std::uint64_t end = first.value() + pages;
-  for (unsigned i = 0; i < s.snapshot->count(); ++i) {
-    Slot& slot = *s.snapshot->at(i);
-    const std::uint64_t lo = slot.first().value() > first.value() ? slot.first().value() : first.value();
-    const std::uint64_t hi = slot.end().value() < end ? slot.end().value() : end;
-    for (std::uint64_t f = lo; f < hi;) {
-      const Gfn gfn{f};
-      if (f == lo || f % Level{2}.frames() == 0) {
-        owed |= rmap_zap_head(s, h, slot.large(gfn, Level{3}).rmap);
-        owed |= rmap_zap_head(s, h, slot.large(gfn, Level{2}).rmap);
-      }
-      if (!slot.has_heads(gfn)) {
-        f = (f / Level{2}.frames() + 1) * Level{2}.frames();
-        continue;
-      }
-      owed |= rmap_zap_head(s, h, *slot.rmap(gfn, Level{1}));
-      f += 1;
-    }
+/// Calls work(slot, first, end) for the part of each slot that lies in [first, first + pages), in pieces of one 2 MiB
+/// region at most, upwards. The lock may be let go between two pieces, so the slot is looked up anew for each.
+/// `work` returns how many shadow pages' worth of work it did.
+template <class S, class F>
+void for_each_region(S& s, ExclusiveGuard<S>& g, Gfn first, std::uint64_t pages, F&& work) noexcept {
+  const std::uint64_t most = ~std::uint64_t{0} - first.value();
+  GfnCursor at{first, first + (pages < most ? pages : most)};
+  Progress walk(at);
+  while (at.next < at.end) {
+    Slot* slot = s.snapshot->find_from(at.next);
+    if (slot == nullptr || slot->first() >= at.end) return;
+    if (at.next < slot->first()) at.next = slot->first();
+    const Gfn region_end{(at.next.value() / Level{2}.frames() + 1) * Level{2}.frames()};
+    Gfn end = region_end < slot->end() ? region_end : slot->end();
+    if (at.end < end) end = at.end;
+    walk.add(work(*slot, at.next, end));
+    at.next = end;
+    g.yield(walk);
   }
-  return owed;
+}
+
+/// Calls visit(rmap word, level) for every word that holds leaves of [first, end), large ones that overlap it included.
+/// Requires: the range lies in one 2 MiB region of the slot. Complexity: O(1) where no head was made, else O(gfns).
+template <class F>
+void for_each_head(Slot& slot, Gfn first, Gfn end, F&& visit) noexcept {
+  visit(slot.large(first, Level{3}).rmap, Level{3});
+  visit(slot.large(first, Level{2}).rmap, Level{2});
+  if (!slot.has_heads(first)) return;
+  for (Gfn gfn = first; gfn < end; gfn = gfn + 1) visit(*slot.rmap(gfn, Level{1}), Level{1});
+}
+
+/// Effects: drops every leaf that maps a gfn of [first, end). Returns: work done. Flush: by the guard.
+template <class S>
+unsigned zap_leaves(S& s, ExclusiveGuard<S>& g, Slot& slot, Gfn first, Gfn end) noexcept {
+  unsigned heads = 0;
+  for_each_head(slot, first, end, [&](std::uint32_t& head, Level) {
+    if (head == 0) return;
+    heads += 1;
+    g.owe(rmap_zap_head(s, Entries<S>(g.held()), head));
+  });
+  return 1 + heads / 32;
 }
 
 template <class S>
 void invalidate_begin(S& s, Gfn first, std::uint64_t pages) noexcept {
   ExclusiveGuard<S> g(s);
-  if (pages > ~std::uint64_t{0} - first.value()) pages = ~std::uint64_t{0} - first.value();
-  const Gfn end = first + pages;
+  const std::uint64_t most = ~std::uint64_t{0} - first.value();
+  const Gfn end = first + (pages < most ? pages : most);
   if (S::Memory::plain(s.invalidating) == 0) {
     s.invalidate_first = first;
     s.invalidate_end = end;
@@ -48,7 +64,9 @@ void invalidate_begin(S& s, Gfn first, std::uint64_t pages) noexcept {
     if (s.invalidate_end < end) s.invalidate_end = end;
   }
   S::Memory::plain(s.invalidating, S::Memory::plain(s.invalidating) + 1);
-  g.owe(unmap_range(s, Entries<S>(g.held()), first, pages));
+  // Nothing is installed in the range from here on: the lock may go on the way.
+  for_each_region(s, g, first, pages,
+                  [&](Slot& slot, Gfn lo, Gfn hi) noexcept { return zap_leaves(s, g, slot, lo, hi); });
 }
 
 template <class S>

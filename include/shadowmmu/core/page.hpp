@@ -43,6 +43,28 @@ struct alignas(64) ShadowPage : Reclaim::PageState {
 template <class Page>
 using PageList = MemberList<Page, &Page::list_hook>;
 
+/// Pages of the valid generation. Grows whenever the lock is free.
+template <class Page>
+class LivePages : public PageList<Page> {};
+
+/// Linked pages of earlier generations, oldest first. Only a generation change appends, all of the live ones in O(1);
+/// so a walk that takes from its front ends, whatever vCPUs do meanwhile.
+template <class Page>
+class ObsoletePages {
+ public:
+  [[nodiscard]] bool empty() const noexcept { return pages_.empty(); }
+  [[nodiscard]] Page& front() noexcept { return pages_.front(); }
+  void erase(Page& p) noexcept { pages_.erase(pages_.iterator_to(p)); }
+  [[nodiscard]] auto begin() noexcept { return pages_.begin(); }
+  [[nodiscard]] auto end() noexcept { return pages_.end(); }
+
+ private:
+  template <class>
+  friend class Generations;
+  void take_over(LivePages<Page>& live) noexcept { pages_.splice(pages_.end(), live); }
+  PageList<Page> pages_;
+};
+
 /// An entry of a page in 32 bits: a tag, 22 bits of page, 9 of entry. Equals the word of a list that holds just it.
 class EntryHandle {
  public:

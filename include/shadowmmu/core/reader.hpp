@@ -39,7 +39,8 @@ void wait_slot_readers(S& s) noexcept {
   }
 }
 
-/// Guest memory as the walker sees it: only frames that a slot owns.
+/// Guest memory as the walker sees it: only frames that a slot owns, one under removal included: the Host's memory is
+/// there until the removal returns.
 template <class S>
 class GuestReader {
  public:
@@ -47,7 +48,7 @@ class GuestReader {
   /// A guest's tables mostly lie in one slot: the last one's bounds are kept at hand.
   [[nodiscard]] const void* page(Gfn g) noexcept {
     if (g.value() - first_ >= pages_) {
-      const Slot* slot = slots_.find(g, hint_);
+      const Slot* slot = slots_.find_readable(g, hint_);
       if (slot == nullptr) return nullptr;
       first_ = slot->first().value();
       pages_ = slot->pages();
@@ -59,7 +60,10 @@ class GuestReader {
     return S::Memory::template load<memory::Order::Relaxed>(*p);
   }
   [[nodiscard]] GuestExchange exchange(Gpa a, unsigned bytes, std::uint64_t old, std::uint64_t now) noexcept {
-    return state_.host.guest_exchange(a, bytes, old, now);
+    const GuestExchange x = state_.host.guest_exchange(a, bytes, old, now);
+    if (x == GuestExchange::Done)
+      if (Slot* slot = slots_.find_any(frame_of(a))) slot->template mark_dirty<typename S::Memory>(frame_of(a));
+    return x;
   }
   /// Returns: entry `index` of a guest table of `bytes`-wide entries, or 0 outside memory.
   [[nodiscard]] std::uint64_t entry(Gfn table, unsigned index, unsigned bytes) noexcept {

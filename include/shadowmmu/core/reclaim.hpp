@@ -2,7 +2,7 @@
 #pragma once
 #include <cstdint>
 
-#include "shadowmmu/core/zap.hpp"
+#include "shadowmmu/core/generation.hpp"
 
 /// The page limit: who goes when it is reached. Obsolete pages always go before the policy is asked.
 namespace shadowmmu::core {

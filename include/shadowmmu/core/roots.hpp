@@ -94,7 +94,8 @@ template <class S>
       role = role.with_level(Level{4});
       break;
   }
-  return s.snapshot->find_any(gfn) != nullptr;
+  unsigned hint = 0;
+  return s.snapshot->find(gfn, hint) != nullptr;
 }
 
 template <class S>
@@ -174,11 +175,24 @@ void fill_pdpt(S& s, typename S::Vcpu& v) noexcept {
   }
 }
 
+/// Effects: fills the magazine. Under memory pressure obsolete pages, and zapped ones that wait, are freed first: they
+/// never outlive it. Errors: OutOfMemory, with none of them left. Locking: none held; takes the lock under pressure.
+template <class S>
+[[nodiscard]] bool supply(S& s, typename S::Vcpu& v) noexcept {
+  for (;;) {
+    if (v.magazine.ready() || v.magazine.fill(s.host)) return true;
+    ExclusiveGuard<S> g(s);
+    if (s.obsolete.empty() && s.dropped.empty()) return false;
+    zap_obsolete(s, g, Generations<S>::kFreeAtOnce);
+    g.settle();
+  }
+}
+
 /// Effects: brings the vCPU to a loaded, valid, synced root. Errors: OutOfMemory. Locking: takes the lock where there
 /// is work; none otherwise. Flush: a fresh root is loaded by the embedder through hw_state(), which flushes.
 template <class S>
 [[nodiscard]] bool refresh_root(S& s, typename S::Vcpu& v) noexcept {
-  if (!v.magazine.ready() && !v.magazine.fill(s.host)) return false;
+  if (!v.magazine.ready() && !supply(s, v)) return false;
   if (pae_shape<S>(v) && v.pdpt == nullptr) {
     v.pdpt = static_cast<std::uint64_t*>(Magazine::fresh(s.host, FrameKind::TableBelow4G));
     if (v.pdpt == nullptr) return false;

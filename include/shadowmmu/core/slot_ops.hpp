@@ -3,24 +3,13 @@
 #include <cstdint>
 #include <new>
 
+#include "shadowmmu/core/mmio.hpp"
 #include "shadowmmu/core/notifier.hpp"
 #include "shadowmmu/core/reader.hpp"
 #include "shadowmmu/core/zap.hpp"
 
 /// Memslots come and go: a new snapshot is published, readers of the old one are waited for, then its memory goes.
 namespace shadowmmu::core {
-
-/// The slots lock as a scope; taken before, never inside, the Mmu's lock.
-template <class S>
-class SlotsScope {
- public:
-  explicit SlotsScope(S& s) noexcept : lock_(s.slots_lock) { lock_.lock(); }
-  SlotsScope(const SlotsScope&) = delete;
-  ~SlotsScope() { lock_.unlock(); }
-
- private:
-  typename S::Lock& lock_;
-};
 
 template <class S>
 [[nodiscard]] SlotSnapshot* new_snapshot(S& s) noexcept {
@@ -59,11 +48,30 @@ void apply_limit(S& s) noexcept {
   s.limit = static_cast<std::uint32_t>(n < least_limit(s) ? least_limit(s) : n);
 }
 
+[[nodiscard]] constexpr bool bad_range(Gfn first, std::uint64_t pages) noexcept {
+  return pages == 0 || pages > kMaxGfn || first.value() > kMaxGfn - pages;
+}
+
+/// Effects: faults see `fresh` beside the other slots of `now` from here on; MMIO entries made before are not believed
+/// any more. vCPUs reload, since a root that was nowhere may now be memory. Requires: the slots lock; `next` is new.
+template <class S>
+void publish_slot(S& s, SlotSnapshot* next, const SlotSnapshot& rest, Slot* fresh) noexcept {
+  next->copy_with(rest, fresh);
+  MmioGeneration<S>::begin(s);
+  {
+    ExclusiveGuard<S> g(s);
+    static_cast<void>(publish(s, g, next));
+    apply_limit(s);
+    request_reload(s, g.held());
+  }
+  MmioGeneration<S>::end(s);
+}
+
 /// Effects: a new slot. Errors: BadRange (empty, wrapping, beyond 2^32 gfns), Overlap, TooManySlots, OutOfMemory; then
-/// nothing changed. vCPUs reload, since a root that was nowhere may now be memory.
+/// nothing changed.
 template <class S>
 [[nodiscard]] Result<SlotId> add_slot(S& s, Gfn first, std::uint64_t pages, SlotFlags flags) noexcept {
-  if (pages == 0 || pages > kMaxGfn || first.value() > kMaxGfn - pages) return Error::BadRange;
+  if (bad_range(first, pages)) return Error::BadRange;
   const SlotsScope<S> scope(s);
   const SlotSnapshot* now = s.snapshot;
   if (now->overlaps(first, pages)) return Error::Overlap;
@@ -77,43 +85,89 @@ template <class S>
     return Error::OutOfMemory;
   }
   s.next_slot += 1;
-  next->copy_with(*now, slot);
-  {
-    ExclusiveGuard<S> g(s);
-    now = publish(s, g, next);
-    apply_limit(s);
-    request_reload(s, g.held());
-  }
+  publish_slot(s, next, *now, slot);
   wait_slot_readers(s);
   free_snapshot(s, now);
   return id;
 }
 
-/// Effects: the slot is gone and nothing maps it. Faults stop seeing it first; then every page of the old generation
-/// is zapped (policy All); only then do its arrays go. Errors: NoSuchSlot, OutOfMemory (nothing changed). Flush: done.
+/// Effects: zaps the shadow pages of guest tables that lie in [first, end) of the slot. They are found by the slot's
+/// own counts: a direct page, whose gfn is rounded down to what it covers, has none. Returns: how many. Flush: by the
+/// guard.
+template <class S>
+unsigned zap_tables_in(S& s, ExclusiveGuard<S>& g, Slot& slot, Gfn first, Gfn end) noexcept {
+  unsigned zapped = 0;
+  if (!slot.has_track(first)) return 0;
+  for (Gfn gfn = first; gfn < end; gfn = gfn + 1) {
+    while (slot.track(gfn).upper != 0 || slot.track(gfn).leaf != 0) {
+      typename S::Page* found = nullptr;
+      for (auto& p : s.hash.bucket(gfn))
+        if (p.gfn == gfn && !p.role.direct()) found = &p;
+      if (found == nullptr) break;
+      prepare_zap(s, g, *found);
+      zapped += 1;
+    }
+  }
+  return zapped;
+}
+
+/// Effects: the slot's own entries go, and nothing else: leaves that map it, shadow pages of guest tables in it. The
+/// lock is let go on the way. Requires: the slots lock. Flush: by the guards. Complexity: O(pages of the slot that ever
+/// were mapped or held tables + entries).
+template <class S>
+void zap_slot_entries(S& s, const Slot& slot) noexcept {
+  ExclusiveGuard<S> g(s);
+  for_each_region(s, g, slot.first(), slot.pages(), [&](Slot& at, Gfn lo, Gfn hi) noexcept {
+    const unsigned leaves = zap_leaves(s, g, at, lo, hi);
+    return leaves + zap_tables_in(s, g, at, lo, hi);
+  });
+}
+
+/// Effects: faults stop seeing the slot; then no entry maps it, and no page shadows a table in it, any more: by a new
+/// generation (All) or by its own entries (Targeted). Requires: the slots lock; `retiring` is a new snapshot.
+template <class S>
+void retire_slot(S& s, Slot& slot, SlotSnapshot* retiring) noexcept {
+  retiring->copy_retiring(*s.snapshot, &slot);
+  {
+    ExclusiveGuard<S> g(s);
+    static_cast<void>(publish(s, g, retiring));
+    S::Memory::template store<Order::Release>(s.invalidate_seq, s.invalidate_seq + 1);
+    if constexpr (S::Config::kSlotRemoval == config::SlotRemoval::All) Generations<S>::begin(s, g);
+  }
+  if constexpr (S::Config::kSlotRemoval == config::SlotRemoval::All) {
+    Generations<S>::cover(s);
+    Generations<S>::finish(s);
+  } else {
+    zap_slot_entries(s, slot);
+  }
+}
+
+/// Two new snapshots, or none.
+template <class S>
+[[nodiscard]] bool new_snapshots(S& s, SlotSnapshot*& a, SlotSnapshot*& b) noexcept {
+  a = new_snapshot(s);
+  b = a == nullptr ? nullptr : new_snapshot(s);
+  if (b != nullptr) return true;
+  if (a != nullptr) free_snapshot(s, a);
+  return false;
+}
+
+/// Effects: the slot is gone and nothing maps it. Its arrays go last, when no entry, of whatever generation, is on
+/// them. Errors: NoSuchSlot, OutOfMemory (nothing changed). Flush: done.
 template <class S>
 [[nodiscard]] Status remove_slot(S& s, SlotId id) noexcept {
   const SlotsScope<S> scope(s);
   Slot* slot = s.snapshot->by_id(id);
   if (slot == nullptr) return Error::NoSuchSlot;
-  SlotSnapshot* retiring = new_snapshot(s);
-  SlotSnapshot* next = new_snapshot(s);
-  if (retiring == nullptr || next == nullptr) {
-    if (retiring != nullptr) free_snapshot(s, retiring);
-    if (next != nullptr) free_snapshot(s, next);
-    return Error::OutOfMemory;
-  }
-  retiring->copy_retiring(*s.snapshot, slot);
-  next->copy_without(*s.snapshot, slot);
-  const SlotSnapshot* old = nullptr;
+  SlotSnapshot* retiring = nullptr;
+  SlotSnapshot* next = nullptr;
+  if (!new_snapshots(s, retiring, next)) return Error::OutOfMemory;
+  const SlotSnapshot* old = s.snapshot;
+  next->copy_without(*old, slot);
+  retire_slot(s, *slot, retiring);
   {
     ExclusiveGuard<S> g(s);
-    old = publish(s, g, retiring);
-    S::Memory::template store<Order::Release>(s.invalidate_seq, s.invalidate_seq + 1);
-    begin_generation(s, g);
-    while (zap_obsolete(s, g, 64) != 0) {
-    }
-    g.settle();
+    if (slot->log() != DirtyMethod::Off) s.logs -= 1;
     static_cast<void>(publish(s, g, next));
     apply_limit(s);
   }
@@ -121,6 +175,65 @@ template <class S>
   free_snapshot(s, old);
   free_snapshot(s, retiring);
   slot->destroy(s.host);
+  return Unit{};
+}
+
+/// Effects: the slot, id and flags kept, is [first, first + pages) from now on. Faults on what moves are answered Retry
+/// until it has arrived. Errors: NoSuchSlot, LogActive, BadRange, Overlap, OutOfMemory; then nothing changed. Flush:
+/// done.
+template <class S>
+[[nodiscard]] Status place_slot(S& s, SlotId id, Gfn first, std::uint64_t pages) noexcept {
+  const SlotsScope<S> scope(s);
+  Slot* slot = s.snapshot->by_id(id);
+  if (slot == nullptr) return Error::NoSuchSlot;
+  if (pages == 0) pages = slot->pages();
+  if (slot->log() != DirtyMethod::Off) return Error::LogActive;
+  if (bad_range(first, pages)) return Error::BadRange;
+  const SlotSnapshot* old = s.snapshot;
+  if (old->overlaps(first, pages, slot)) return Error::Overlap;
+  Slot* fresh = Slot::create(s.host, id, first, pages, SlotFlags{slot->template read_only<typename S::Memory>()});
+  if (fresh == nullptr) return Error::OutOfMemory;
+  SlotSnapshot* retiring = nullptr;
+  SlotSnapshot* next = nullptr;
+  SlotSnapshot* rest = new_snapshot(s);
+  if (rest == nullptr || !new_snapshots(s, retiring, next)) {
+    if (rest != nullptr) free_snapshot(s, rest);
+    fresh->destroy(s.host);
+    return Error::OutOfMemory;
+  }
+  rest->copy_without(*old, slot);
+  retire_slot(s, *slot, retiring);
+  publish_slot(s, next, *rest, fresh);
+  wait_slot_readers(s);
+  free_snapshot(s, old);
+  free_snapshot(s, retiring);
+  free_snapshot(s, rest);
+  slot->destroy(s.host);
+  return Unit{};
+}
+
+/// Effects: the slot's own entries are gone; faults may make them anew meanwhile. Errors: NoSuchSlot. Flush: done.
+template <class S>
+[[nodiscard]] Status zap_slot(S& s, SlotId id) noexcept {
+  const SlotsScope<S> scope(s);
+  const Slot* slot = s.snapshot->by_id(id);
+  if (slot == nullptr) return Error::NoSuchSlot;
+  zap_slot_entries(s, *slot);
+  return Unit{};
+}
+
+/// Effects: the slot has other flags; what was derived from the old ones is zapped. Errors: NoSuchSlot. Flush: done.
+template <class S>
+[[nodiscard]] Status set_slot_flags(S& s, SlotId id, SlotFlags flags) noexcept {
+  const SlotsScope<S> scope(s);
+  Slot* slot = s.snapshot->by_id(id);
+  if (slot == nullptr) return Error::NoSuchSlot;
+  {
+    const ExclusiveGuard<S> g(s);
+    slot->template set_flags<typename S::Memory>(flags);
+    S::Memory::template store<Order::Release>(s.invalidate_seq, s.invalidate_seq + 1);
+  }
+  zap_slot_entries(s, *slot);
   return Unit{};
 }
 

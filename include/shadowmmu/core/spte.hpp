@@ -27,12 +27,24 @@ template <class S>
   return slot == nullptr ? nullptr : slot->rmap(g, p.role.level());
 }
 
+/// Effects: notes that the guest may have written the pages of a leaf that is losing its D mark: in the slot's log
+/// where it is on, and to the Host. Complexity: O(1), O(frames) where a log is on.
+template <class S>
+void note_written(S& s, Gfn first, Level l) noexcept {
+  s.host.wrote(first, l.frames());
+  if (s.logs == 0) return;
+  Slot* slot = s.snapshot->find_any(first);
+  if (slot == nullptr || slot->log() == DirtyMethod::Off) return;
+  for (std::uint64_t n = 0; n < l.frames(); ++n) slot->template mark_dirty<typename S::Memory>(first + n);
+}
+
 /// Effects: clears a present leaf whose rmap entry is gone already. Uses an exchange, since hardware may set D
-/// meanwhile. Flush: owed by the caller.
+/// meanwhile; a D that was set is noted. Flush: owed by the caller.
 template <class S>
 FlushOwed clear_leaf(S& s, Entries<S> h, typename S::Page& p, unsigned i) noexcept {
   h.verify(s.lock);
-  S::Memory::template exchange<Order::AcqRel>(p.table[i], 0);
+  const std::uint64_t was = S::Memory::template exchange<Order::AcqRel>(p.table[i], 0);
+  if (S::Arch::dirty(s.caps, was)) note_written(s, s.leaf_gfn(p, i), p.role.level());
   p.live = static_cast<std::uint16_t>(p.live - 1U);
   return flush_for(s, p, i);
 }
@@ -54,15 +66,26 @@ template <class S>
     return FlushOwed::all();
 }
 
+/// Effects: replaces the leaf by change(leaf), a D mark that goes being noted. Returns: whether it differs now.
+template <class S, class F>
+bool change_leaf(S& s, Entries<S> h, typename S::Page& p, unsigned i, F&& change) noexcept {
+  h.verify(s.lock);
+  std::uint64_t e = S::Memory::template load<Order::Relaxed>(p.table[i]);
+  std::uint64_t now = 0;
+  do {
+    now = change(e);
+    if (now == e) return false;
+  } while (!S::Memory::template compare_exchange<Order::AcqRel>(p.table[i], e, now));
+  if (S::Arch::dirty(s.caps, e) && !S::Arch::dirty(s.caps, now)) note_written(s, s.leaf_gfn(p, i), p.role.level());
+  return true;
+}
+
 /// Effects: takes W from the leaf. Flush: owed where an mmu-writable entry loses it.
 template <class S>
 FlushOwed protect_leaf(S& s, Entries<S> h, typename S::Page& p, unsigned i) noexcept {
-  h.verify(s.lock);
-  std::uint64_t e = S::Memory::template load<Order::Relaxed>(p.table[i]);
-  do {
-    if (!S::Arch::writable(e)) return FlushOwed::none();
-  } while (!S::Memory::template compare_exchange<Order::AcqRel>(p.table[i], e, S::Arch::without_write(e)));
-  return flush_for(s, p, i);
+  const bool lost =
+      change_leaf(s, h, p, i, [](std::uint64_t e) { return S::Arch::mmu_writable(e) ? S::Arch::without_write(e) : e; });
+  return lost ? flush_for(s, p, i) : FlushOwed::none();
 }
 
 /// Effects: takes W from every leaf that maps g, at each level. Flush: owed by the caller.

@@ -42,23 +42,28 @@ struct State {
   std::uint32_t wanted_limit = 0;  ///< what set_limit asked for; 0: a fiftieth of the slots
 
   alignas(64) L lock;
-  std::uint64_t invalidate_seq = 0;  ///< cell: ends of host invalidations
-  std::uint64_t invalidating = 0;    ///< cell: host invalidations in progress
+  std::uint64_t mmio_generation = 0;  ///< cell: see MmioGeneration; written without the lock
+  std::uint64_t invalidate_seq = 0;   ///< cell: ends of host invalidations
+  std::uint64_t invalidating = 0;     ///< cell: host invalidations in progress
   Gfn invalidate_first{}, invalidate_end{};
   Generation generation = 0;
   std::uint32_t serial = 0;
-  std::uint64_t epoch = 0;  ///< advances whenever a link or a root goes: what vCPUs remember of paths is void
-  std::uint32_t limit = 0;  ///< shadow pages allowed: never less than what the vCPUs need
-  std::uint32_t used = 0;   ///< shadow pages linked, invalid or waiting to be freed
+  std::uint64_t generations = 0;  ///< changes so far, in full width
+  std::uint64_t covered = 0;      ///< of them, those after which every vCPU has left its old root and flushed
+  std::uint64_t epoch = 0;        ///< advances whenever a link or a root goes: what vCPUs remember of paths is void
+  std::uint32_t limit = 0;        ///< shadow pages allowed: never less than what the vCPUs need
+  std::uint32_t used = 0;         ///< shadow pages linked, invalid or waiting to be freed
   IndexedPool<Page> pages;
   CellPool cells;
   PageHash<Page> hash;
-  Pages live;      ///< of the valid generation
-  Pages obsolete;  ///< only a generation change appends here
-  Pages invalid;   ///< unlinked roots that a vCPU still uses
-  Pages dropped;   ///< zapped, unflushed, unfreed: the debt that outlived its guard
+  LivePages<Page> live;
+  ObsoletePages<Page> obsolete;
+  Pages invalid;  ///< unlinked roots that a vCPU still uses
+  Pages dropped;  ///< zapped, unflushed, unfreed: the debt that outlived its guard
   R reclaim;
   typename C::Stats stats;
+  Gfn exec_cursor{};       ///< where recover_exec_splits goes on
+  std::uint32_t logs = 0;  ///< slots whose dirty log is on
   VcpuList<C> vcpus;
   std::uint32_t vcpu_count = 0;
   void* spare_sides = nullptr;          ///< frames of side words between two uses, chained through their first word
@@ -70,6 +75,8 @@ struct State {
   [[nodiscard]] bool obsolete_page(const Page& p) const noexcept {
     return p.generation != generation || p.life != PageLife::Linked;
   }
+  /// Whether no hardware can see a page of an earlier generation any more: freeing one owes no flush.
+  [[nodiscard]] bool obsolete_unseen() const noexcept { return covered == generations; }
   [[nodiscard]] Page& page(PageIndex i) noexcept { return *pages.at(i); }
   [[nodiscard]] Page* strong(WeakPage w) noexcept {
     if (w.index == kNoPage) return nullptr;
@@ -88,6 +95,8 @@ struct State {
     stats.add(&Counters::flushes);
     host.flush(f.request(who));
   }
+  /// The same without the lock, hence uncounted.
+  void flush_unlocked(FlushOwed f) noexcept { host.flush(f.request(kAllVcpus)); }
   /// Effects: every frame of metadata goes back to the Host. Requires: no page is left.
   void drain() noexcept {
     const auto free = [this](const void* p) noexcept { host.free_frame(host.to_phys(p)); };

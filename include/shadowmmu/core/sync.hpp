@@ -2,6 +2,7 @@
 #pragma once
 #include <cstdint>
 
+#include "shadowmmu/concepts/arch.hpp"
 #include "shadowmmu/core/reader.hpp"
 #include "shadowmmu/core/unsync.hpp"
 #include "shadowmmu/core/zap.hpp"
@@ -26,10 +27,19 @@ template <class S>
 FlushOwed sync_entry(S& s, Structure<S> h, const guest::Paging& paging, typename S::Page& p, unsigned i,
                      std::uint64_t gpte) noexcept {
   const std::uint64_t e = entry<S>(p, i);
-  if (!S::Arch::present(e)) return FlushOwed::none();
+  if (e == 0) return FlushOwed::none();
   // An accessed bit that the guest cleared must be set again by a walk: the entry goes.
   constexpr std::uint64_t kUsed = guest::kEntryPresent | guest::kEntryAccessed;
   const Gfn gfn = p.role.gpte_bytes() == 4 ? guest::Bits32::frame(gpte) : guest::Long4::frame(gpte);
+  if (S::Arch::mmio(e)) {
+    const MmioSpec m = S::Arch::read_mmio(s.caps, e);
+    const Access most = p.role.access() & paging.grants(gpte);
+    const bool clean = (gpte & guest::kEntryDirty) == 0 && m.access.write();
+    if ((gpte & kUsed) != kUsed || paging.reserved_set(gpte, 1) || gfn != m.gfn || clean ||
+        (m.access.bits() & ~most.bits()) != 0)
+      drop_mmio(s, Entries<S>(h), p, i);
+    return FlushOwed::none();
+  }
   if ((gpte & kUsed) != kUsed || paging.reserved_set(gpte, 1) || gfn != s.leaf_gfn(p, i)) {
     s.stats.add(&Counters::entries_resynced);
     return drop_leaf(s, h, p, i);
@@ -114,7 +124,7 @@ void sync_address(S& s, ExclusiveGuard<S>& g, typename S::Page& root, Gva a) noe
     const unsigned i = p->role.level().index(a.value());
     const std::uint64_t e = entry<S>(*p, i);
     if (p->role.level() == Level{1}) {
-      if (!p->unsync || !S::Arch::present(e)) return;
+      if (!p->unsync || e == 0) return;
       const void* table = s.snapshot->find_any(p->gfn) == nullptr ? nullptr : s.host.guest_page(p->gfn);
       if (table != nullptr) g.owe(sync_entry(s, g.held(), paging_of(s, p->role), *p, i, gpte_of<S>(table, *p, i)));
       return;

@@ -34,6 +34,14 @@ struct PathCache {
   PageIndex page[kSlots] = {};
 };
 
+/// The last page that turned out to be MMIO. Holds as a TLB entry does: until the guest flushes it.
+struct LastMmio {
+  std::uint64_t generation = ~std::uint64_t{0};  ///< in full width, stable; this value never is
+  std::uint64_t page = 0;                        ///< address / 4 KiB
+  Gfn gfn{};
+  Access access{};
+};
+
 /// A write window: one guest frame (or, for CR0.WP = 0, one address) that the vCPU may write for one instruction.
 struct WriteWindow {
   Gfn gfn{};
@@ -63,6 +71,8 @@ struct VcpuState {
   RootSet root{};
   Hpa top{};  ///< what CR3 or the EPT pointer names now
   PathCache path{};
+  LastMmio mmio{};
+  std::uint64_t mmio_cached = 0;  ///< cell: faults answered by `mmio`
   RootSet previous[Config::kPreviousRoots == 0 ? 1 : Config::kPreviousRoots] = {};
   std::uint64_t* pdpt = nullptr;  ///< frame of 128 hardware PDPTs of the PAE shape, below 4 GiB
   unsigned pdpt_slot = 0;         ///< the one in use; each root load takes the next, so that CR3 differs

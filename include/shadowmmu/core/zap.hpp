@@ -24,11 +24,22 @@ FlushOwed unlink_child(S& s, Entries<S> h, typename S::Page& parent, unsigned i)
   return FlushOwed::all();
 }
 
+/// Effects: clears entry i, which is an MMIO entry. Flush: none, since no TLB holds what faults.
+template <class S>
+void drop_mmio(S& s, Entries<S> h, typename S::Page& p, unsigned i) noexcept {
+  h.verify(s.lock);
+  S::Memory::template store<Order::Release>(p.table[i], 0);
+  p.live = static_cast<std::uint16_t>(p.live - 1U);
+}
+
 /// Effects: clears whatever entry i holds. Flush: owed by the caller.
 template <class S>
 FlushOwed zap_entry(S& s, Entries<S> h, typename S::Page& p, unsigned i) noexcept {
   const std::uint64_t e = entry<S>(p, i);
-  if (!S::Arch::present(e)) return FlushOwed::none();
+  if (!S::Arch::present(e)) {
+    if (e != 0) drop_mmio(s, h, p, i);
+    return FlushOwed::none();
+  }
   return is_leaf<S>(p, e) ? drop_leaf(s, h, p, i) : unlink_child(s, h, p, i);
 }
 
@@ -51,25 +62,31 @@ void request_reload(S& s, Structure<S>) noexcept {
   for (auto& v : s.vcpus) S::Memory::template store<Order::Release>(v.reload, 1);
 }
 
-/// Effects: unlinks p from hash, rmaps, parents, children, counts and lists, and puts it into the batch; a root that a
-/// vCPU uses is marked invalid instead and follows when the last reference drops. Requires: p.life == Linked.
-/// Flush: structures, by the guard. Complexity: O(entries of p + parents + rmap lengths / 14).
+/// Effects: unlinks p from hash, rmaps, parents, children, counts and lists, and hands it to the guard to be freed; a
+/// root that a vCPU uses is marked invalid instead and follows when the last reference drops. Requires: p.life ==
+/// Linked. Flush: structures, by the guard; none for a page of an earlier generation that no hardware can see.
+/// Complexity: O(entries of p + parents + rmap lengths / 14).
 template <class S>
 void prepare_zap(S& s, ExclusiveGuard<S>& g, typename S::Page& p) noexcept {
   const Structure<S> h = g.held();
+  const bool obsolete = p.generation != s.generation;
   FlushOwed owed = FlushOwed::all();
   for (unsigned i = 0; i < kEntriesPerTable && p.live != 0; ++i) owed |= zap_entry(s, h, p, i);
   while (p.parents != 0) {
     const EntryHandle e = HandleList::any(s.cells, p.parents);
     owed |= unlink_child(s, h, s.page(e.page()), e.entry());
   }
-  g.owe(owed);
+  const bool unseen = obsolete && s.obsolete_unseen();
+  if (!unseen) g.owe(owed);
   s.hash.erase(p);
   if (!p.role.direct()) unaccount_shadowed(s, p);
   s.reclaim.on_remove(p);
-  const bool is_live = p.generation == s.generation;
-  auto& list = is_live ? s.live : s.obsolete;
-  list.erase(list.iterator_to(p));
+  if (obsolete) {
+    s.obsolete.erase(p);
+    s.stats.add(&Counters::pages_obsolete);
+  } else {
+    s.live.erase(s.live.iterator_to(p));
+  }
   s.stats.add(&Counters::pages_zapped);
   if (p.roots != 0) {
     s.epoch += 1;
@@ -79,7 +96,7 @@ void prepare_zap(S& s, ExclusiveGuard<S>& g, typename S::Page& p) noexcept {
     return;
   }
   p.life = PageLife::Zapped;
-  g.debt().push(p);
+  g.dispose(p, unseen);
 }
 
 /// Effects: one vCPU uses p as a root no more. An invalid page is freed with its last reference, once.
@@ -89,29 +106,7 @@ void release_root(S& s, ExclusiveGuard<S>& g, typename S::Page& p) noexcept {
   if (p.roots != 0 || p.life != PageLife::Invalid) return;
   s.invalid.erase(s.invalid.iterator_to(p));
   p.life = PageLife::Zapped;
-  g.debt().push(p);
-}
-
-/// Effects: a new generation: every linked page becomes obsolete in O(1) and every vCPU reloads its root. The pages go
-/// over to `obsolete`, where nothing else ever appends, so that a walk of that list ends.
-/// Complexity: O(vCPUs). Locking: exclusive, and the slots lock.
-template <class S>
-void begin_generation(S& s, ExclusiveGuard<S>& g) noexcept {
-  s.generation = static_cast<typename S::Generation>(s.generation + 1U);
-  s.obsolete.splice(s.obsolete.end(), s.live);
-  s.epoch += 1;
-  request_reload(s, g.held());
-}
-
-/// Effects: zaps up to `budget` obsolete pages, oldest first. Returns: how many.
-template <class S>
-unsigned zap_obsolete(S& s, ExclusiveGuard<S>& g, unsigned budget) noexcept {
-  unsigned n = 0;
-  while (n < budget && !s.obsolete.empty()) {
-    prepare_zap(s, g, s.obsolete.front());
-    n += 1;
-  }
-  return n;
+  g.dispose(p, p.generation != s.generation && s.obsolete_unseen());
 }
 
 }  // namespace shadowmmu::core

@@ -89,6 +89,8 @@ class Arena {
     for (FlushListener* l : listeners_) l->on_flush(r);
   }
   void kick_and_wait(VcpuId) noexcept {}
+  bool should_yield() noexcept { return false; }
+  void wrote(Gfn, std::uint64_t) noexcept {}
 
   void listen(FlushListener& l) { listeners_.push_back(&l); }
   /// Effects: guest memory claims to lie in host pages of this level (it is contiguous, and aligned at gfn 0).

@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: BSL-1.0
+#pragma once
+#include <cstdint>
+
+#include "shadowmmu/core/dirty_log.hpp"
+#include "shadowmmu/core/map.hpp"
+
+/// Large leaves split ahead of need, and the 4 KiB entries that code has forced made large again.
+namespace shadowmmu::core {
+
+/// Returns: the rights in the role of the direct child that a fault would put under entry i of p, as large page; false
+/// where the guest's entry says no such page any more.
+template <class S>
+[[nodiscard]] bool granted_by(S& s, const typename S::Page& p, unsigned i, Access& granted) noexcept {
+  granted = Access::all();
+  if (p.role.direct()) {
+    granted = p.role.access();
+    return true;
+  }
+  if constexpr (S::Arch::kGuests.indirect()) {
+    const void* table = s.snapshot->find_any(p.gfn) == nullptr ? nullptr : s.host.guest_page(p.gfn);
+    if (table == nullptr) return false;
+    const std::uint64_t gpte =
+        p.role.gpte_bytes() == 4
+            ? S::Memory::template load<Order::Relaxed>(static_cast<const std::uint32_t*>(
+                  table)[p.role.level() == Level{2} ? p.role.quadrant() * 256U + i / 2U : i])
+            : S::Memory::template load<Order::Relaxed>(static_cast<const std::uint64_t*>(table)[i]);
+    const guest::Paging paging = paging_of(s, p.role);
+    granted = p.role.access() & paging.grants(gpte);
+    return (gpte & guest::kEntryPresent) != 0 && paging.maps_page(gpte, p.role.level().value());
+  }
+  return false;
+}
+
+/// Effects: the large leaf at entry i of p gives way to a table of 512 smaller ones, filled before it is linked. A D
+/// mark is noted and not handed on. Where pages, cells or frames lack nothing changes. Returns: whether it was split.
+/// Flush: by the guard.
+template <class S>
+[[nodiscard]] bool split_leaf(S& s, ExclusiveGuard<S>& g, Magazine& m, Slot& slot, typename S::Page& p,
+                              unsigned i) noexcept {
+  using Arch = typename S::Arch;
+  const auto take = [&m]() noexcept { return m.take_meta(); };
+  if (available_pages(s) <= S::Config::kLowPages || !reserve_metadata(s, g, m)) return false;
+  while (s.cells.available() < kEntriesPerTable + kCellsAhead && !s.cells.full() && m.meta() > 6)
+    s.cells.template grow<typename S::Memory>(take);
+  if (s.cells.available() < kEntriesPerTable + kCellsAhead || m.meta() < 4) return false;
+  Access granted;
+  const std::uint64_t e = entry<S>(p, i);
+  // An aged entry says nothing that could be handed down.
+  if (!granted_by(s, p, i, granted) || Arch::rights(e) == Access{}) return false;
+  const Gfn first = s.leaf_gfn(p, i);
+  const Level down = p.role.level().down();
+  const Role role = p.role.with_level(down).with_direct(true).with_quadrant(0).with_access(granted);
+  auto* child = get_page(s, g, first, role, m);
+  if (child == nullptr) return false;
+  if (down == Level{1} && !slot.has_heads(first)) slot.give_heads(first, m.take_meta());
+  const std::uint64_t clean = Arch::without_dirty(s.caps, slot.log() == DirtyMethod::Off ? e : Arch::without_write(e));
+  for (unsigned n = 0; n < kEntriesPerTable; ++n) {
+    if (entry<S>(*child, n) != 0) continue;  // the child was there already
+    HandleList::add(s.cells, *slot.rmap(first + n * down.frames(), down), EntryHandle(child->index, n));
+    child->live = static_cast<std::uint16_t>(child->live + 1U);
+    S::Memory::template store<Order::Relaxed>(child->table[n], Arch::split(clean, down, n));
+  }
+  g.owe(drop_leaf(s, Entries<S>(g.held()), p, i));
+  link_child(s, g.held(), p, i, *child);
+  s.stats.add(&Counters::splits);
+  return true;
+}
+
+/// Effects: splits the large leaves that map the slot down to 4 KiB, as far as shadow pages below the limit and frames
+/// reach: eagerly, that no write under a dirty log need do it. Errors: NoSuchSlot, OutOfMemory (some are split).
+/// Locking: slots lock; the Mmu's for one split at a time. Flush: done.
+template <class S>
+[[nodiscard]] Status split_large_pages(S& s, SlotId id) noexcept {
+  const SlotsScope<S> scope(s);
+  Slot* slot = s.snapshot->by_id(id);
+  if (slot == nullptr) return Error::NoSuchSlot;
+  Magazine m;
+  Status status = Unit{};
+  for (unsigned l = S::Arch::kMaxLeafLevel; l >= 2 && status.ok(); --l) {
+    const Level level{l};
+    const std::uint64_t first = slot->first().value() / level.frames() * level.frames();
+    for (std::uint64_t f = first; f < slot->end().value() && status.ok(); f += level.frames()) {
+      const Gfn at = Gfn{f} < slot->first() ? slot->first() : Gfn{f};
+      // Leaves of a word are split one by one; each split takes one off.
+      for (bool more = true; more && status.ok();) {
+        if (!m.fill(s.host)) {
+          status = Error::OutOfMemory;
+          break;
+        }
+        ExclusiveGuard<S> g(s);
+        const std::uint32_t head = slot->large(at, level).rmap;
+        more = head != 0;
+        if (!more) break;
+        const EntryHandle e = HandleList::any(s.cells, head);
+        if (!split_leaf(s, g, m, *slot, s.page(e.page()), e.entry())) status = Error::OutOfMemory;
+      }
+    }
+  }
+  m.drain(s.host);
+  return status;
+}
+
+/// Effects: up to `budget` regions that code had split (`Caps::nx_huge`) may be mapped large again; their 4 KiB leaves
+/// go, to come back as the next use asks. Goes round all slots, from where it stopped. Returns: how many regions.
+/// Flush: done. Complexity: O(regions looked at), the lock being let go on the way.
+template <class S>
+std::uint32_t recover_exec_splits(S& s, std::uint32_t budget) noexcept {
+  if (!s.caps.nx_huge) return 0;
+  std::uint32_t n = 0;
+  ExclusiveGuard<S> g(s);
+  const auto visit = [&](Slot& slot, Gfn lo, Gfn hi) noexcept {
+    LargeRegion& r = slot.large(lo, Level{2});
+    if (n == budget || (r.disallow & LargeRegion::kExecSplit) == 0) return 1U;
+    n += 1;
+    r.disallow &= ~LargeRegion::kExecSplit;
+    slot.large(lo, Level{3}).disallow &= ~LargeRegion::kExecSplit;
+    s.exec_cursor = hi;
+    return zap_leaves(s, g, slot, lo, hi);
+  };
+  const Gfn from = s.exec_cursor;
+  for_each_region(s, g, from, kMaxGfn, visit);
+  if (n < budget) {
+    s.exec_cursor = Gfn{0};
+    for_each_region(s, g, Gfn{0}, from.value(), visit);
+  }
+  return n;
+}
+
+}  // namespace shadowmmu::core
