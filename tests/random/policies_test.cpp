@@ -4,16 +4,20 @@
 namespace {
 using namespace shadowmmu;
 
+/// Generations that wrap every 256 zap-alls and MMIO generations that wrap every 4; slots take only their own.
 struct Narrow : config::Default {
   using Generation = std::uint8_t;
+  static constexpr unsigned kMmioGenerationBits = 2;
   static constexpr unsigned kPreviousRoots = 1;
   static constexpr unsigned kPrefetch = 1;
+  static constexpr config::SlotRemoval kSlotRemoval = config::SlotRemoval::Targeted;
+  static constexpr config::Teardown kTeardown = config::Teardown::Yield;
 };
 
 TEST_CASE("random guests under a checked spin lock") {
   test::run_all<ShadowMmu<arch::X86_64, lock::Checked<lock::Spin>, reclaim::Fifo, test::TestHost>>();
 }
-TEST_CASE("random guests with narrow generations and without prefetch") {
+TEST_CASE("random guests with narrow generations, targeted slots and without prefetch") {
   test::run_all<ShadowMmu<arch::X86_64, lock::Spin, reclaim::Fifo, test::TestHost, Narrow>>();
 }
 }  // namespace

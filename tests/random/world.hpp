@@ -17,7 +17,7 @@ struct Action {
   unsigned kind = 0;
   std::uint64_t a = 0, b = 0, c = 0;
 };
-inline constexpr unsigned kKinds = 12;
+inline constexpr unsigned kKinds = 14;
 
 /// A guest on the library, on a simulated CPU, beside the oracle. After every action the outcome must be what the
 /// architecture gives, or what a TLB may still hold; guest tables may have changed in A and D bits only, and the audit
@@ -26,19 +26,24 @@ template <class Mmu>
 class World {
  public:
   explicit World(std::uint64_t seed)
-      : host_(2048, 4096, seed), guest_(host_), tcpu_(host_, VcpuId{0}, config(seed)), mmu_(host_, caps()) {
+      : host_(2048, 4096, seed),
+        mmu_(host_, caps(seed)),
+        one_{{host_, mmu_, VcpuId{0}, config(seed)}, {host_, mmu_, VcpuId{1}, config(seed)}} {
     if (seed % 4 == 0) host_.use_large_pages(seed);
+    host_.yield_at_once = seed % 2 == 0;
     build();
-    slot_ = mmu_.add_slot(Gfn{0}, kSlotPages).value();
-    vcpu_ = std::make_unique<typename Mmu::Vcpu>(mmu_, VcpuId{0});
-    mirror_.resize((guest_.table_end - 16) * 512);
+    for (SlotPlace& s : slots_) s.id = mmu_.add_slot(Gfn{s.first}, s.pages).value();
+    mirror_.resize((me_->guest.table_end - 16) * 512);
     remember();
-    switch_mode(static_cast<Mode>(seed % 3), 0);
+    for (One& c : one_) {
+      me_ = &c;
+      switch_mode(static_cast<Mode>(seed % 3), 0);
+    }
+    me_ = one_;
   }
-  ~World() { vcpu_.reset(); }
 
   std::string failure;
-  std::uint64_t accesses = 0, faults = 0, emulated = 0, stale = 0;
+  std::uint64_t accesses = 0, faults = 0, emulated = 0, stale = 0, mmio = 0;
 
   [[nodiscard]] bool run(const std::vector<Action>& actions) {
     for (const Action& act : actions) {
@@ -50,15 +55,40 @@ class World {
   }
 
  private:
-  static typename Mmu::Caps caps() {
+  /// What a vCPU's TLB may hold of a page beside what the tables say now.
+  struct Stale {
+    bool wild = false;  ///< an upper entry changed: combinations of old and new are legal
+    std::vector<sim::OracleVerdict> old;
+  };
+  /// One vCPU: registers, hardware, and what its TLB may hold.
+  struct One {
+    One(TestHost& h, Mmu& m, VcpuId id, const sim::CpuConfig& c)
+        : guest(h), tcpu(h, id, c), vcpu(std::make_unique<typename Mmu::Vcpu>(m, id)) {}
+    GuestModel guest;
+    TestCpu tcpu;
+    std::unique_ptr<typename Mmu::Vcpu> vcpu;
+    std::map<std::uint64_t, Stale> stale;
+    std::set<std::uint64_t> touched;
+    HwState hw{};
+    bool inside = false;  ///< in guest mode: it may go on without enter() until it exits or is kicked
+    std::uint64_t kicks = 0;
+  };
+  struct SlotPlace {
+    std::uint64_t first, pages;
+    SlotId id{};
+    bool gone = false;
+    bool log = false;
+  };
+  static typename Mmu::Caps caps(std::uint64_t seed) {
     typename Mmu::Caps c;
-    c.host_address_bits = 46;
+    c.host_address_bits = seed % 5 == 0 ? 52 : 46;
+    c.nx_huge = seed % 3 == 0;
     c.guest_address_bits = GuestModel::kMaxPhys;
     return c;
   }
   static sim::CpuConfig config(std::uint64_t seed) {
     sim::CpuConfig c;
-    c.max_phys_addr = 46;
+    c.max_phys_addr = seed % 5 == 0 ? 52 : 46;
     c.seed = seed;
     return c;
   }
@@ -66,16 +96,18 @@ class World {
   void build() {
     for (unsigned r = 0; r < GuestModel::kRoots; ++r)
       for (const Mode m : {Mode::Long4, Mode::Pae, Mode::Bits32}) {
-        const std::uint64_t root = guest_.next_frame++ << 12;
-        guest_.roots[static_cast<unsigned>(m)][r] = root;
+        const std::uint64_t root = me_->guest.next_frame++ << 12;
+        me_->guest.roots[static_cast<unsigned>(m)][r] = root;
         if (m == Mode::Bits32)
-          for (std::uint64_t f = 0; f < 1024; ++f) guest_.map(m, root, GuestModel::kLinear + (f << 12), f, 0x67);
+          for (std::uint64_t f = 0; f < 1024; ++f) me_->guest.map(m, root, GuestModel::kLinear + (f << 12), f, 0x67);
         else
           for (std::uint64_t f = 0; f < 2048; f += 512)
-            guest_.map(m, root, GuestModel::kLinear + (f << 12), f, 0x67, 2);
-        for (const std::uint64_t a : universe(m)) guest_.map(m, root, a, 200 + (a >> 12) % 40 + r * 40, 7);
+            me_->guest.map(m, root, GuestModel::kLinear + (f << 12), f, 0x67, 2);
+        for (const std::uint64_t a : universe(m)) me_->guest.map(m, root, a, 200 + (a >> 12) % 40 + r * 40, 7);
       }
-    guest_.table_end = guest_.next_frame;
+    me_->guest.table_end = me_->guest.next_frame;
+    one_[1].guest.table_end = me_->guest.table_end;
+    std::memcpy(one_[1].guest.roots, me_->guest.roots, sizeof me_->guest.roots);
   }
   /// Addresses that the guest plays with: some share leaf tables, some whole directories, some nothing.
   static std::vector<std::uint64_t> universe(Mode m) {
@@ -88,8 +120,8 @@ class World {
     return v;
   }
   [[nodiscard]] std::uint64_t some_address(std::uint64_t choice) const {
-    if (guest_.mode == Mode::Flat) return (choice % 2060) << 12;
-    const auto v = universe(guest_.mode);
+    if (me_->guest.mode == Mode::Flat) return (choice % 2060) << 12;
+    const auto v = universe(me_->guest.mode);
     if (choice % 8 == 0) return GuestModel::kLinear + ((choice >> 8) % 2060 << 12);
     return v[(choice >> 8) % v.size()];
   }
@@ -99,55 +131,60 @@ class World {
   }
 
   // --- what a TLB may still hold -------------------------------------------------------------------------------
-  struct Stale {
-    bool wild = false;  ///< an upper entry changed: combinations of old and new are legal
-    std::vector<sim::OracleVerdict> old;
-  };
-  void forget_all() { stale_.clear(); }
+  void forget_all() { me_->stale.clear(); }
   void forget(std::uint64_t a) {
     const std::uint64_t page = a >> 12;
     if (a >= GuestModel::kLinear && a < GuestModel::kLinear + (1U << 23)) {
-      std::erase_if(stale_, [&](const auto& s) { return s.first >> 9 == page >> 9; });
+      std::erase_if(me_->stale, [&](const auto& s) { return s.first >> 9 == page >> 9; });
     }
-    stale_.erase(page);
+    me_->stale.erase(page);
   }
-  /// Effects: runs `change` on guest memory and notes which translations it outdates.
+  /// What a vCPU's translations were before a change of guest memory.
+  struct Before {
+    std::map<std::uint64_t, sim::OracleVerdict> verdict;
+    std::map<std::uint64_t, unsigned> hit;  ///< page -> highest level of an entry that the change touches
+  };
+  static void note_hits(One& c, Before& b, Gpa at) {
+    for (const auto& v : b.verdict)
+      for (const auto& s : c.guest.path(v.first << 12))
+        if ((s.at.value() ^ at.value()) < 8) b.hit[v.first] = std::max(b.hit[v.first], s.level);
+  }
+  /// Effects: runs `change` on guest memory and notes which translations of which vCPU it outdates.
   template <class F>
   void changing(Gpa at, F&& change) {
-    std::map<std::uint64_t, sim::OracleVerdict> before;
-    std::set<std::uint64_t> pages;
-    for (const std::uint64_t a : universe(guest_.mode == Mode::Flat ? Mode::Bits32 : guest_.mode))
-      pages.insert(a >> 12);
-    for (const std::uint64_t p : touched_) pages.insert(p);
-    std::map<std::uint64_t, unsigned> hit;
-    for (const std::uint64_t p : pages) {
-      before[p] = guest_.raw(p << 12);
-      for (const auto& s : guest_.path(p << 12))
-        if ((s.at.value() ^ at.value()) < 8) hit[p] = std::max(hit[p], s.level);
+    Before before[2];
+    for (unsigned n = 0; n < 2; ++n) {
+      One& c = one_[n];
+      for (const std::uint64_t a : universe(c.guest.mode == Mode::Flat ? Mode::Bits32 : c.guest.mode))
+        before[n].verdict[a >> 12] = c.guest.raw(a);
+      for (const std::uint64_t p : c.touched) before[n].verdict[p] = c.guest.raw(p << 12);
+      note_hits(c, before[n], at);
     }
     change();
-    for (const std::uint64_t p : pages) {
-      for (const auto& s : guest_.path(p << 12))
-        if ((s.at.value() ^ at.value()) < 8) hit[p] = std::max(hit[p], s.level);
-      if (hit[p] == 0) continue;
-      // A leaf edit outdates one translation; an edit above may be combined with anything below.
-      if (hit[p] > 1) stale_[p].wild = true;
-      if (!before[p].fault) stale_[p].old.push_back(before[p]);
+    for (unsigned n = 0; n < 2; ++n) {
+      One& c = one_[n];
+      note_hits(c, before[n], at);
+      for (const auto& [page, level] : before[n].hit) {
+        if (level == 0) continue;
+        // A leaf edit outdates one translation; an edit above may be combined with anything below.
+        if (level > 1) c.stale[page].wild = true;
+        if (!before[n].verdict[page].fault) c.stale[page].old.push_back(before[n].verdict[page]);
+      }
     }
   }
   [[nodiscard]] bool allowed(Access rights, AccessRequest r, CpuMode m) const {
-    const bool wp = (guest_.controls.cr0 & cr0::kWp) != 0;
-    if (guest_.mode == Mode::Flat) return true;
+    const bool wp = (me_->guest.controls.cr0 & cr0::kWp) != 0;
+    if (me_->guest.mode == Mode::Flat) return true;
     if (r.fetch && !rights.exec()) return false;
     if (r.user) return rights.user() && (!r.write || rights.write());
     if (r.write && !rights.write() && wp) return false;
-    if (r.fetch && rights.user() && (guest_.controls.cr4 & cr4::kSmep) != 0) return false;
-    return !(!r.fetch && rights.user() && (guest_.controls.cr4 & cr4::kSmap) != 0 && (m.cpl == 3 || !m.ac));
+    if (r.fetch && rights.user() && (me_->guest.controls.cr4 & cr4::kSmep) != 0) return false;
+    return !(!r.fetch && rights.user() && (me_->guest.controls.cr4 & cr4::kSmap) != 0 && (m.cpl == 3 || !m.ac));
   }
 
   // --- the mirror of the guest's tables -----------------------------------------------------------------------
   void remember() {
-    for (std::uint64_t f = 16; f < guest_.table_end; ++f)
+    for (std::uint64_t f = 16; f < me_->guest.table_end; ++f)
       std::memcpy(&mirror_[(f - 16) * 512], host_.guest_page(Gfn{f}), kPageSize);
   }
   /// Tables may differ from the mirror only by `must` (if given, all of it) and `may`.
@@ -160,7 +197,7 @@ class World {
     };
     collect(must, required);
     collect(may, optional);
-    for (std::uint64_t f = 16; f < guest_.table_end; ++f) {
+    for (std::uint64_t f = 16; f < me_->guest.table_end; ++f) {
       const auto* now = static_cast<const std::uint64_t*>(host_.guest_page(Gfn{f}));
       for (unsigned i = 0; i < 512; ++i) {
         const std::uint64_t was = mirror_[(f - 16) * 512 + i];
@@ -170,25 +207,36 @@ class World {
         const std::uint64_t can = need | (optional.count(at) != 0 ? optional[at] : 0);
         if ((now[i] & ~(was | can)) != 0 || (was & ~now[i]) != 0) return fail("a guest table changed beyond A and D");
         if ((need & ~now[i]) != 0) return fail("an A or D bit that the access owes is missing");
+        if (now[i] != was) wrote(f);
       }
     }
     remember();
   }
 
+  /// The vCPU, out of the guest: its next access comes after enter().
+  typename Mmu::Vcpu& exited() {
+    me_->inside = false;
+    return *me_->vcpu;
+  }
+
   // --- accesses -----------------------------------------------------------------------------------------------
   void enter() {
+    if (me_->inside && me_->kicks == host_.kicks) return;
+    me_->inside = false;
+    me_->kicks = host_.kicks;
     for (int i = 0;; ++i) {
-      const EnterOutcome e = vcpu_->enter();
+      const EnterOutcome e = me_->vcpu->enter();
       if (e == EnterOutcome::Enter) break;
       if (host_.failures == seen_failures_ || i > 8) return fail("enter() failed without a reason");
       seen_failures_ = host_.failures;
     }
-    const HwState h = vcpu_->hw_state();
-    const bool same = h.cr0 == hw_.cr0 && h.cr3 == hw_.cr3 && h.cr4 == hw_.cr4 && h.efer == hw_.efer;
-    if (same && !tcpu_.reload) return;
-    hw_ = h;
-    tcpu_.reload = false;
-    if (tcpu_.cpu.load(h) != sim::LoadOutcome::Ok) fail("the CPU refuses the hardware state");
+    const HwState h = me_->vcpu->hw_state();
+    const bool same = h.cr0 == me_->hw.cr0 && h.cr3 == me_->hw.cr3 && h.cr4 == me_->hw.cr4 && h.efer == me_->hw.efer;
+    me_->inside = true;
+    if (same && !me_->tcpu.reload) return;
+    me_->hw = h;
+    me_->tcpu.reload = false;
+    if (me_->tcpu.cpu.load(h) != sim::LoadOutcome::Ok) fail("the CPU refuses the hardware state");
   }
 
   /// One access, retried as hardware would. Stores `value` where given.
@@ -198,17 +246,17 @@ class World {
     for (int tries = 0; tries < 64; ++tries) {
       enter();
       if (!failure.empty()) return;
-      const auto got = tcpu_.cpu.access(a, r, m);
+      const auto got = me_->tcpu.cpu.access(a, r, m);
       if (got.kind == sim::AccessKind::Bus) return fail("hardware walked a frame that is no table");
       if (got.ok()) {
         succeeded(a, r, m, got.hpa);
         if (value != nullptr && failure.empty()) store(a, got.hpa, *value, bytes);
-        if (window) vcpu_->end_write_windows();
-        touched_.insert(a >> 12);
+        if (window) me_->vcpu->end_write_windows();
+        me_->touched.insert(a >> 12);
         return;
       }
       if (faulted(a, r, m, got.error_code, window)) {
-        if (window) vcpu_->end_write_windows();
+        if (window) me_->vcpu->end_write_windows();
         return;
       }
       if (!failure.empty()) return;
@@ -222,37 +270,54 @@ class World {
     changing(at, write);
     remember();
   }
+  [[nodiscard]] bool memory(std::uint64_t gfn) const { return gfn < kSlotPages && !host_.hidden(gfn); }
+  void wrote(std::uint64_t gfn) {
+    for (const SlotPlace& s : slots_)
+      if (s.log && gfn >= s.first && gfn < s.first + s.pages) logged_writes_.insert(gfn);
+  }
   void succeeded(std::uint64_t a, AccessRequest r, CpuMode m, Hpa hpa) {
     const std::uint64_t gfn = host_.gfn_at(hpa);
-    if (gfn >= kSlotPages) return fail("an access reached a frame that no slot owns");
-    const auto now = guest_.oracle(a, r, m);
-    const auto found = stale_.find(a >> 12);
+    if (!memory(gfn)) return fail("an access reached a frame that no slot owns");
+    if (r.write) {
+      wrote(gfn);
+      host_.told.erase(gfn);
+      untold_writes_.insert(gfn);
+    }
+    const auto now = me_->guest.oracle(a, r, m);
+    const auto found = me_->stale.find(a >> 12);
     const bool current = !now.fault && now.gpa.value() >> 12 == gfn;
     if (current) {
-      if (found == stale_.end())
+      if (found == me_->stale.end())
         compare(&now.updates, nullptr);
       else
         compare(nullptr, &now.updates);
-      if (failure.empty() && found == stale_.end() && !guest_.oracle(a, r, m).updates.empty())
+      if (failure.empty() && found == me_->stale.end() && !me_->guest.oracle(a, r, m).updates.empty())
         fail("the access succeeded without its A and D bits");
       return;
     }
     compare(nullptr, &now.may_update);
-    if (found == stale_.end())
+    if (found == me_->stale.end())
       return fail(now.fault ? "an access succeeded that must fault" : "an access went to the wrong page");
     stale += 1;
-    if (found->second.wild) return;
+    if (!legally_stale(a, gfn, r, m)) fail("a translation was used that no TLB may hold");
+  }
+  /// Returns: whether the vCPU's TLB may still say that `a` leads to gfn.
+  [[nodiscard]] bool legally_stale(std::uint64_t a, std::uint64_t gfn, AccessRequest r, CpuMode m) const {
+    const auto found = me_->stale.find(a >> 12);
+    if (found == me_->stale.end()) return false;
+    if (found->second.wild) return true;
     for (const auto& old : found->second.old)
-      if (old.gpa.value() >> 12 == gfn && allowed(old.rights, r, m)) return;
-    fail("a translation was used that no TLB may hold");
+      if (old.gpa.value() >> 12 == gfn && allowed(old.rights, r, m)) return true;
+    return false;
   }
   /// Returns: whether the access is over.
   bool faulted(std::uint64_t a, AccessRequest r, CpuMode m, std::uint32_t code, bool& window) {
     using Kind = FaultOutcome::Kind;
     faults += 1;
-    const auto now = guest_.oracle(a, r, m);
-    vcpu_->exit();
-    const FaultOutcome o = vcpu_->handle_fault(Gva{a}, code, m);
+    const auto now = me_->guest.oracle(a, r, m);
+    me_->vcpu->exit();
+    me_->inside = false;
+    const FaultOutcome o = me_->vcpu->handle_fault(Gva{a}, code, m);
     switch (o.kind) {
       case Kind::Resume:
       case Kind::Retry:
@@ -269,10 +334,14 @@ class World {
           fail("CR2 is wrong");
         return true;
       case Kind::Mmio: {
-        const bool rom = r.write && !now.fault && now.gpa.value() >> 12 < kSlotPages &&
-                         host_.backing(frame_of(now.gpa), false).kind == Backing::Kind::ReadOnly;
-        if (now.fault || (now.gpa.value() >> 12 < kSlotPages && !rom)) fail("memory was taken for MMIO");
-        compare(nullptr, &now.updates);
+        const bool rom = r.write && !now.fault && memory(now.gpa.value() >> 12) &&
+                         (host_.backing(frame_of(now.gpa), false).kind == Backing::Kind::ReadOnly);
+        const bool current = !now.fault && now.gpa == o.gpa && (!memory(now.gpa.value() >> 12) || rom);
+        // An MMIO answer that the guest has not flushed holds as a TLB entry does; never for what is memory.
+        if (!current && (memory(o.gpa.value() >> 12) || !legally_stale(a, o.gpa.value() >> 12, r, m)))
+          fail("memory was taken for MMIO: " + std::to_string(o.gpa.value()) + (now.fault ? ", a fault" : ", not " + std::to_string(now.gpa.value())));
+        mmio += 1;
+        compare(nullptr, now.fault ? &now.may_update : &now.updates);
         return true;
       }
       case Kind::Emulate: {
@@ -280,7 +349,7 @@ class World {
         if (now.fault || o.gpa != Gpa{(now.gpa.value() & ~0xfffULL) | (a & 0xfff)})
           fail("an emulation was asked for the wrong place");
         compare(nullptr, &now.updates);
-        const Status s = vcpu_->begin_write_window(o);
+        const Status s = me_->vcpu->begin_write_window(o);
         if (s.ok())
           window = true;
         else if (s.error() != Error::OutOfMemory)
@@ -299,6 +368,8 @@ class World {
 
   // --- actions ------------------------------------------------------------------------------------------------
   void step(const Action& x) {
+    me_ = one_ + (x.c >> 60 & 1);
+    if ((x.c >> 56 & 3) != 0) me_->inside = false;  // something made it exit
     switch (x.kind) {
       case 0:
       case 1:
@@ -321,38 +392,35 @@ class World {
         edit(x);
         break;
       case 5:
-        if (guest_.mode != Mode::Flat)
-          load_cr3(guest_.roots[static_cast<unsigned>(guest_.mode)][x.a % GuestModel::kRoots]);
+        if (me_->guest.mode != Mode::Flat)
+          load_cr3(me_->guest.roots[static_cast<unsigned>(me_->guest.mode)][x.a % GuestModel::kRoots]);
         break;
       case 6:
         toggle(x.a);
         break;
       case 7:
-        vcpu_->invlpg(Gva{some_address(x.a)});
+        exited().invlpg(Gva{some_address(x.a)});
         forget(some_address(x.a));
         break;
-      case 8: {
-        const Gfn g{x.b % 4 != 0 ? 200 + x.a % 120 : x.a % kSlotPages};  // mostly frames in use
-        mmu_.invalidate_begin(g, 1 + x.b % 3);
-        host_.rebase(g, x.c);
-        mmu_.invalidate_end();
+      case 8:
+        rebase(x);
         break;
-      }
       case 9:
-        if (x.a % 8 == 0)
-          mmu_.zap_all_fast();
-        else if (x.a % 8 < 3)
-          mmu_.shrink(static_cast<std::uint32_t>(x.b % 16));
-        else
-          mmu_.set_limit(static_cast<std::uint32_t>(12 + x.b % 64));
+        zap(x);
         break;
       case 10:
         if (x.a % 4 == 0)
           switch_mode(static_cast<Mode>(x.b % 4), x.c);
         else if (x.a % 4 == 1)
-          slot_again();
+          change_slot(slots_[x.b % 3], x);
         else
           host_.fail_in = 1 + x.b % 24;
+        break;
+      case 12:
+        log(slots_[x.b % 3], x);
+        break;
+      case 13:
+        look_after(x);
         break;
       default:
         if (x.a % 3 == 0)
@@ -372,32 +440,33 @@ class World {
 
   void load_cr3(std::uint64_t root) {
     const auto fresh = sim::Oracle<TestHost>::read_pdptes(host_, root);
-    const bool legal = guest_.mode != Mode::Pae || sim::Oracle<TestHost>::pdptes_loadable(fresh, GuestModel::kMaxPhys);
-    const ControlOutcome o = vcpu_->set_cr3(root);
+    const bool legal =
+        me_->guest.mode != Mode::Pae || sim::Oracle<TestHost>::pdptes_loadable(fresh, GuestModel::kMaxPhys);
+    const ControlOutcome o = exited().set_cr3(root);
     if ((o == ControlOutcome::Done) != legal) return fail("MOV to CR3 and the PDPTEs disagree");
     if (!legal) return;
-    guest_.cr3 = root;
-    if (guest_.mode == Mode::Pae) guest_.pdptes = fresh;
+    me_->guest.cr3 = root;
+    if (me_->guest.mode == Mode::Pae) me_->guest.pdptes = fresh;
     forget_all();
   }
   void apply(const Controls& c, Mode mode) {
-    const bool mode_changes = mode != guest_.mode;
+    const bool mode_changes = mode != me_->guest.mode;
     const std::uint64_t flushing = cr4::kPge | cr4::kPse | cr4::kSmep;
-    const bool reload = mode_changes || ((c.cr4 ^ guest_.controls.cr4) & flushing) != 0;
-    const auto fresh = sim::Oracle<TestHost>::read_pdptes(host_, guest_.cr3);
+    const bool reload = mode_changes || ((c.cr4 ^ me_->guest.controls.cr4) & flushing) != 0;
+    const auto fresh = sim::Oracle<TestHost>::read_pdptes(host_, me_->guest.cr3);
     const bool legal =
         mode != Mode::Pae || !reload || sim::Oracle<TestHost>::pdptes_loadable(fresh, GuestModel::kMaxPhys);
-    const ControlOutcome o = vcpu_->set_control(c);
+    const ControlOutcome o = exited().set_control(c);
     if ((o == ControlOutcome::Done) != legal) return fail("a control write and the PDPTEs disagree");
     if (!legal) return;
-    if (mode == Mode::Pae && reload) guest_.pdptes = fresh;
-    guest_.controls = c;
-    guest_.mode = mode;
-    if (mode_changes) touched_.clear();
+    if (mode == Mode::Pae && reload) me_->guest.pdptes = fresh;
+    me_->guest.controls = c;
+    me_->guest.mode = mode;
+    if (mode_changes) me_->touched.clear();
     if (reload) forget_all();
   }
   void toggle(std::uint64_t which) {
-    Controls c = guest_.controls;
+    Controls c = me_->guest.controls;
     which = which % 9 < 6 ? which % 9 : 0;  // WP most often: it flushes nothing
     switch (which) {
       case 0:
@@ -420,52 +489,173 @@ class World {
         break;
     }
     // NXE and SMAP changes without a flush would make cached rights ambiguous: the guest flushes, as kernels do.
-    apply(c, guest_.mode);
+    apply(c, me_->guest.mode);
     if (which == 4 || which == 2) {
-      vcpu_->flush();
+      exited().flush();
       forget_all();
     }
   }
   void switch_mode(Mode m, std::uint64_t root) {
-    Controls c = guest_.controls;
+    Controls c = me_->guest.controls;
     c.cr0 = (c.cr0 | cr0::kPe) & ~cr0::kPg;
     c.efer &= ~(efer::kLma | efer::kLme);
     apply(c, Mode::Flat);
     if (m == Mode::Flat || !failure.empty()) return;
     c.cr4 = m == Mode::Bits32 ? c.cr4 & ~cr4::kPae : c.cr4 | cr4::kPae;
     apply(c, Mode::Flat);
-    load_cr3(guest_.roots[static_cast<unsigned>(m)][root % GuestModel::kRoots]);
+    load_cr3(me_->guest.roots[static_cast<unsigned>(m)][root % GuestModel::kRoots]);
     c.cr0 |= cr0::kPg;
     if (m == Mode::Long4) c.efer |= efer::kLme | efer::kLma;
     apply(c, m);
   }
-  void slot_again() {
-    // The whole memory goes and comes back: nothing may remember it.
-    Status s = mmu_.remove_slot(slot_);
-    if (!s.ok()) {
-      if (s.error() != Error::OutOfMemory || host_.failures == seen_failures_) return fail("remove_slot failed");
-      seen_failures_ = host_.failures;
-      return;
+  /// Frames move under the guest, and the Host must have been told of every write to what it moves.
+  void rebase(const Action& x) {
+    const Gfn g{x.b % 4 != 0 ? 200 + x.a % 120 : x.a % kSlotPages};  // mostly frames in use
+    const std::uint64_t pages = 1 + x.b % 3;
+    mmu_.invalidate_begin(g, pages);
+    for (std::uint64_t f = g.value(); f < g.value() + pages; ++f) {
+      if (untold_writes_.erase(f) != 0 && host_.told.count(f) == 0) fail("the Host was not told of a write");
+      host_.told.erase(f);
     }
+    host_.rebase(g, x.c);
+    mmu_.invalidate_end();
+  }
+  void zap(const Action& x) {
+    switch (x.a % 12) {
+      case 0:
+        mmu_.zap_all_fast();
+        break;
+      case 1:
+        mmu_.obsolete_all();
+        break;
+      case 2:
+        mmu_.reclaim_obsolete(static_cast<std::uint32_t>(x.b % 9));
+        break;
+      case 3:
+        static_cast<void>(mmu_.zap_slot(slots_[x.b % 3].id));
+        break;
+      case 4:
+        mmu_.shrink(static_cast<std::uint32_t>(x.b % 16));
+        break;
+      case 5:
+      case 6:
+      case 7:
+        mmu_.invalidate_mmio();
+        break;
+      case 8:
+        if (x.b % 8 == 0) mmu_.release();
+        kick_all();
+        break;
+      default:
+        mmu_.set_limit(static_cast<std::uint32_t>(16 + x.b % 64));
+        break;
+    }
+  }
+  void kick_all() {
+    for (One& c : one_) c.inside = false;
+  }
+  /// Returns: whether it went well; else it must have been for want of memory.
+  bool went(Status s) {
+    if (s.ok()) return true;
+    if (s.error() != Error::OutOfMemory || host_.failures == seen_failures_) fail("a slot operation failed");
+    seen_failures_ = host_.failures;
+    return false;
+  }
+  /// A slot goes and comes back, at once or later; is moved away and back; shrinks and grows; changes its flags.
+  /// Nothing may remember what it was.
+  void change_slot(SlotPlace& s, const Action& x) {
+    if (s.gone) return add_again(s);
+    const std::uint64_t away = std::uint64_t{1} << 20;
+    switch (x.b >> 8 & 3) {
+      case 0:
+        if (!went(mmu_.remove_slot(s.id))) return;
+        s.log = false;
+        forget_log(s);
+        s.gone = true;
+        hide_gone();
+        if (&s != slots_ + 1 || (x.b >> 16 & 1) == 0) add_again(s);  // only the second stays away
+        return;
+      case 1:
+        if (s.log || !went(mmu_.move_slot(s.id, Gfn{away}))) return;
+        while (!went(mmu_.move_slot(s.id, Gfn{s.first})) && failure.empty()) {
+        }
+        return;
+      case 2:
+        if (s.log || !went(mmu_.resize_slot(s.id, Gfn{s.first}, s.pages - 7))) return;
+        while (!went(mmu_.resize_slot(s.id, Gfn{s.first}, s.pages)) && failure.empty()) {
+        }
+        return;
+      default:
+        static_cast<void>(went(mmu_.set_slot_flags(s.id, SlotFlags{true})));
+        static_cast<void>(went(mmu_.set_slot_flags(s.id, SlotFlags{false})));
+    }
+  }
+  /// Only the second slot is away while the guest runs.
+  void hide_gone() { host_.hide(slots_[1].first, slots_[1].first + (slots_[1].gone ? slots_[1].pages : 0)); }
+  void add_again(SlotPlace& s) {
     for (int i = 0; i < 3; ++i) {
-      const Result<SlotId> r = mmu_.add_slot(Gfn{0}, kSlotPages);
+      const Result<SlotId> r = mmu_.add_slot(Gfn{s.first}, s.pages);
       if (r.ok()) {
-        slot_ = r.value();
+        s.id = r.value();
+        s.gone = false;
+        hide_gone();
         return;
       }
       seen_failures_ = host_.failures;
     }
     fail("add_slot failed without a reason");
   }
+  void forget_log(const SlotPlace& s) {
+    for (std::uint64_t f = s.first; f < s.first + s.pages; ++f) logged_writes_.erase(f);
+  }
+  /// The dirty log starts, is fetched (each page written since must be in it), or stops.
+  void log(SlotPlace& s, const Action& x) {
+    if (s.gone) return;
+    if (!s.log) {
+      s.log = went(mmu_.start_dirty_log(s.id, x.a % 2 == 0 ? DirtyMethod::WriteProtect : DirtyMethod::DirtyBit));
+      if (s.log && x.a % 3 == 0) {
+        const Status split = mmu_.split_large_pages(s.id);
+        if (!split.ok()) seen_failures_ = host_.failures;
+      }
+      return;
+    }
+    if (x.a % 4 == 0) {
+      s.log = false;
+      forget_log(s);
+      if (!mmu_.stop_dirty_log(s.id).ok()) fail("stop_dirty_log failed");
+      return;
+    }
+    const std::uint64_t words = Mmu::dirty_log_words(s.pages);
+    std::vector<std::uint64_t> bits(words);
+    const Status got = x.a % 4 == 1 ? mmu_.read_dirty_log(s.id, 0, words, bits.data())
+                                    : mmu_.fetch_dirty_log(s.id, 0, words, bits.data());
+    if (!got.ok()) return fail("the dirty log cannot be read");
+    for (const std::uint64_t f : logged_writes_)
+      if (f >= s.first && f < s.first + s.pages && (bits[(f - s.first) / 64] >> ((f - s.first) % 64) & 1) == 0)
+        return fail("a written page is not in the dirty log");
+    if (x.a % 4 == 1)
+      for (std::uint64_t i = 0; i < words; ++i)
+        if (!mmu_.clear_dirty_log(s.id, i, bits[i]).ok()) fail("the dirty log cannot be cleared");
+    forget_log(s);
+  }
+  void look_after(const Action& x) {
+    const Gfn g{x.a % kSlotPages};
+    if (x.b % 3 == 0)
+      static_cast<void>(mmu_.test_young(g, x.c % 600));
+    else if (x.b % 3 == 1)
+      mmu_.clear_young(g, x.c % 600);
+    else
+      mmu_.recover_exec_splits(static_cast<std::uint32_t>(x.c % 3));
+  }
 
   /// An edit of an entry on the path of some address, by a store through the linear map or behind the guest's back.
   void edit(const Action& x) {
-    if (guest_.mode == Mode::Flat) return;
+    if (me_->guest.mode == Mode::Flat) return;
     const std::uint64_t a = some_address(x.a | 1);
-    const auto steps = guest_.path(a);
+    const auto steps = me_->guest.path(a);
     if (steps.empty()) return;
     const auto& s = (x.a >> 40) % 4 != 0 ? steps.back() : steps[(x.a >> 44) % steps.size()];
-    if (frame_of(s.at).value() < 16 || frame_of(s.at).value() >= guest_.table_end) return;
+    if (frame_of(s.at).value() < 16 || frame_of(s.at).value() >= me_->guest.table_end) return;
     std::uint64_t e = s.entry;
     switch (x.b % 14) {
       case 0:
@@ -478,7 +668,7 @@ class World {
         e ^= 4;
         break;
       case 3:
-        e ^= guest_.width() == 8 ? std::uint64_t{1} << 63 : 2;
+        e ^= me_->guest.width() == 8 ? std::uint64_t{1} << 63 : 2;
         break;
       case 4:
         e &= ~0x20ULL;
@@ -491,10 +681,10 @@ class World {
         break;
       case 7:
       case 8:
-        e = (e & ~frame_bits(guest_.mode)) | (200 + (x.b >> 8) % 60) << 12;
+        e = (e & ~frame_bits(me_->guest.mode)) | (200 + (x.b >> 8) % 60) << 12;
         break;
       case 9:
-        e = (e & ~frame_bits(guest_.mode)) | (16 + (x.b >> 8) % (guest_.table_end - 16)) << 12;
+        e = (e & ~frame_bits(me_->guest.mode)) | (16 + (x.b >> 8) % (me_->guest.table_end - 16)) << 12;
         break;
       case 10:
         e ^= 0x80;
@@ -503,19 +693,19 @@ class World {
         e = (x.b >> 8) % 2 != 0 ? 0 : 7 | (200 + (x.b >> 8) % 60) << 12;
         break;
       case 12:
-        e ^= std::uint64_t{1} << (12 + (x.b >> 8) % (guest_.width() == 8 ? 40 : 20));
+        e ^= std::uint64_t{1} << (12 + (x.b >> 8) % (me_->guest.width() == 8 ? 40 : 20));
         break;
       default:
         e |= 7;
         break;
     }
     if (x.c % 5 == 0) {
-      changing(s.at, [&] { static_cast<void>(host_.write(s.at, guest_.width(), e)); });
+      changing(s.at, [&] { static_cast<void>(host_.write(s.at, me_->guest.width(), e)); });
       remember();
-      mmu_.guest_wrote(s.at, guest_.width());
+      mmu_.guest_wrote(s.at, me_->guest.width());
     } else {
       access(GuestModel::kLinear + s.at.value(), AccessRequest{true, false, false}, CpuMode{0, true}, &e,
-             guest_.width());
+             me_->guest.width());
     }
     if (!failure.empty()) return;
     switch (x.c >> 8 & 7) {
@@ -523,21 +713,21 @@ class World {
         break;  // the guest forgets to flush
       case 1:
       case 2:
-        load_cr3(guest_.cr3);
+        load_cr3(me_->guest.cr3);
         break;
       default:
         if (s.level == 1) {
-          vcpu_->invlpg(Gva{a});
+          exited().invlpg(Gva{a});
           forget(a);
         } else {
-          vcpu_->flush();
+          exited().flush();
           forget_all();
         }
     }
   }
   /// Bytes of a table written by a device: any width, any alignment.
   void dma(const Action& x) {
-    const std::uint64_t span = guest_.table_end - 16;
+    const std::uint64_t span = me_->guest.table_end - 16;
     const Gpa at{(16 + x.a % span) << 12 | ((x.b & 0xff8) + (x.c % 3 == 0 ? x.b >> 20 & 7 : 0))};
     const unsigned bytes = 1U << (x.b >> 32 & 3);
     if ((at.value() & 0xfff) + bytes > 4096) return;
@@ -548,23 +738,25 @@ class World {
     if ((at.value() & 7) + bytes > 8) stale_all_wild();
     remember();
     mmu_.guest_wrote(at, bytes);
+    wrote(frame_of(at).value());
   }
   void stale_all_wild() {
-    for (const std::uint64_t p : touched_) stale_[p].wild = true;
-    for (const std::uint64_t a : universe(guest_.mode)) stale_[a >> 12].wild = true;
+    for (One& c : one_) {
+      for (const std::uint64_t p : c.touched) c.stale[p].wild = true;
+      for (const std::uint64_t a : universe(c.guest.mode)) c.stale[a >> 12].wild = true;
+    }
   }
 
   TestHost host_;
-  GuestModel guest_;
-  TestCpu tcpu_;
   Mmu mmu_;
-  std::unique_ptr<typename Mmu::Vcpu> vcpu_;
-  SlotId slot_{};
+  One one_[2];
+  One* me_ = one_;
   static constexpr std::uint64_t kSlotPages = 2000;
+  /// Tables and some data; data that may go away for a while; the rest.
+  SlotPlace slots_[3] = {{0, 260}, {260, 30}, {290, kSlotPages - 290}};
   std::vector<std::uint64_t> mirror_;
-  std::map<std::uint64_t, Stale> stale_;
-  std::set<std::uint64_t> touched_;
-  HwState hw_{};
+  std::set<std::uint64_t> logged_writes_;  ///< gfns written since their slot's log was last fetched
+  std::set<std::uint64_t> untold_writes_;  ///< gfns written by a CPU of which the Host was not told yet
   std::uint64_t seen_failures_ = 0;
 };
 

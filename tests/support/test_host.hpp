@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 #pragma once
 #include <cstring>
+#include <set>
 #include <vector>
 
 #include "shadowmmu/host/arena.hpp"
@@ -46,6 +47,11 @@ class TestHost : public host::Arena {
     for (unsigned i = 0; i < kEntriesPerTable; ++i) words[i] = kPoison;
     Arena::free_frame(p);
   }
+  void kick_and_wait(VcpuId) noexcept { kicks += 1; }
+  bool should_yield() noexcept { return yield_at_once; }
+  void wrote(Gfn first, std::uint64_t pages) noexcept {
+    for (std::uint64_t i = 0; i < pages; ++i) told.insert(first.value() + i);
+  }
   void* guest_page(Gfn g) noexcept { return g.value() < pages_ ? Arena::guest_page(Gfn{place_[g.value()]}) : nullptr; }
   GuestExchange guest_exchange(Gpa a, unsigned bytes, std::uint64_t old, std::uint64_t now) noexcept {
     if (frame_of(a).value() >= pages_ || read_only_[frame_of(a).value()]) return GuestExchange::ReadOnly;
@@ -77,10 +83,17 @@ class TestHost : public host::Arena {
   [[nodiscard]] std::uint64_t guest_pages() const noexcept { return pages_; }
   void set_read_only(Gfn g, bool on) noexcept { read_only_[g.value()] = on; }
 
+  /// Effects: no slot owns [first, end): the guest finds no memory there.
+  void hide(std::uint64_t first, std::uint64_t end) noexcept {
+    hidden_first_ = first;
+    hidden_end_ = end;
+  }
+  [[nodiscard]] bool hidden(std::uint64_t gfn) const noexcept { return gfn >= hidden_first_ && gfn < hidden_end_; }
+
   // What the oracle reads through.
   bool read(Gpa at, unsigned bytes, std::uint64_t& value) noexcept {
     const char* page = static_cast<const char*>(guest_page(frame_of(at)));
-    if (page == nullptr) return false;
+    if (page == nullptr || hidden(frame_of(at).value())) return false;
     value = 0;
     std::memcpy(&value, page + (at.value() & kPageMask), bytes);
     return true;
@@ -94,9 +107,13 @@ class TestHost : public host::Arena {
 
   std::uint64_t allocations = 0, failures = 0;
   std::uint64_t fail_in = 0;  ///< the n-th allocation from now fails
+  std::uint64_t kicks = 0;
+  bool yield_at_once = false;    ///< long work is asked to yield whenever it may
+  std::set<std::uint64_t> told;  ///< gfns that the Mmu said were written
 
  private:
   std::uint64_t pages_;
+  std::uint64_t hidden_first_ = 0, hidden_end_ = 0;
   std::vector<std::uint64_t> place_;
   std::vector<bool> read_only_;
   std::vector<bool> whole_;  ///< the 2 MiB of guest frames are one host page
@@ -105,7 +122,10 @@ class TestHost : public host::Arena {
 /// A simulated CPU whose TLB hears the Host's flushes, and only those.
 class TestCpu : public host::FlushListener {
  public:
-  TestCpu(TestHost& host, VcpuId id, sim::CpuConfig config) : cpu(host, config), id_(id) { host.listen(*this); }
+  TestCpu(TestHost& host, VcpuId id, sim::CpuConfig config) : cpu(host, config), host_(host), id_(id) {
+    host.listen(*this);
+  }
+  ~TestCpu() override { host_.unlisten(*this); }
   void on_flush(const FlushRequest& r) noexcept override {
     if (r.vcpus != kAllVcpus && r.vcpus != id_) return;
     if (r.scope == FlushRequest::Scope::Structures) {
@@ -121,6 +141,7 @@ class TestCpu : public host::FlushListener {
   bool reload = true;  ///< CR3 must be loaded before the next entry
 
  private:
+  TestHost& host_;
   VcpuId id_;
 };
 

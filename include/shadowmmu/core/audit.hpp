@@ -120,7 +120,8 @@ class Audit {
            gfn.value());
     if (Arch::writable(e)) check_writable(*slot, gfn, level);
     if constexpr (Arch::kGuests.indirect())
-      if (!p.role.direct() && !p.unsync && level == Level{1}) check_rights(p, i, e);
+      // A page of an earlier generation serves, until its vCPU reloads, as a TLB would: it is not kept in sync.
+      if (!p.role.direct() && !p.unsync && level == Level{1} && !s_.obsolete_page(p)) check_rights(p, i, e);
   }
 
   void check_writable(Slot& slot, Gfn first, Level level) noexcept {

@@ -40,14 +40,19 @@ template <class S>
                               unsigned i) noexcept {
   using Arch = typename S::Arch;
   const auto take = [&m]() noexcept { return m.take_meta(); };
+  Access granted;
+  // What cannot be handed down goes: the leaf of an obsolete page, one whose guest entry is another, an aged one.
+  if (s.obsolete_page(p) || !granted_by(s, p, i, granted) || Arch::rights(entry<S>(p, i)) == Access{}) {
+    g.owe(drop_leaf(s, Entries<S>(g.held()), p, i));
+    return true;
+  }
+  const WeakPage self{p.index, p.serial};
   if (available_pages(s) <= S::Config::kLowPages || !reserve_metadata(s, g, m)) return false;
   while (s.cells.available() < kEntriesPerTable + kCellsAhead && !s.cells.full() && m.meta() > 6)
     s.cells.template grow<typename S::Memory>(take);
   if (s.cells.available() < kEntriesPerTable + kCellsAhead || m.meta() < 4) return false;
-  Access granted;
+  if (s.strong(self) != &p || !Arch::present(entry<S>(p, i))) return true;  // room was made of this very page
   const std::uint64_t e = entry<S>(p, i);
-  // An aged entry says nothing that could be handed down.
-  if (!granted_by(s, p, i, granted) || Arch::rights(e) == Access{}) return false;
   const Gfn first = s.leaf_gfn(p, i);
   const Level down = p.role.level().down();
   const Role role = p.role.with_level(down).with_direct(true).with_quadrant(0).with_access(granted);

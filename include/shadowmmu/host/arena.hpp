@@ -93,6 +93,7 @@ class Arena {
   void wrote(Gfn, std::uint64_t) noexcept {}
 
   void listen(FlushListener& l) { listeners_.push_back(&l); }
+  void unlisten(FlushListener& l) { std::erase(listeners_, &l); }
   /// Effects: guest memory claims to lie in host pages of this level (it is contiguous, and aligned at gfn 0).
   void set_backing_level(Level l) noexcept { level_ = l; }
   [[nodiscard]] std::uint64_t frames_used() const noexcept { return used_; }
