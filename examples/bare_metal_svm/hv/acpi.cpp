@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
-// The way from the RSDP to the FADT's power port. ACPI 6.4, 5.2.5 to 5.2.9.
+// The way from the RSDP to the ports that the FADT names. ACPI 6.4, 5.2.5 to 5.2.9.
 #include <cstring>
 
 #include "ports.hpp"
@@ -19,20 +19,28 @@ std::uint64_t find_rsdp() noexcept {
   return 0;
 }
 
-}  // namespace
-
-void find_power_port(PortWatch& ports) noexcept {
-  constexpr std::uint32_t kHeader = 36, kRsdtPointer = 16, kPm1aControl = 64;
+std::uint64_t find_fadt() noexcept {
+  constexpr std::uint32_t kHeader = 36, kRsdtPointer = 16;
   const std::uint64_t rsdp = find_rsdp();
-  if (rsdp == 0) return;
+  if (rsdp == 0) return 0;
   const std::uint64_t rsdt = load32(rsdp + kRsdtPointer);
-  if (rsdt == 0) return;
+  if (rsdt == 0) return 0;
   const std::uint32_t length = load32(rsdt + 4);
   for (std::uint32_t at = kHeader; at + 4 <= length; at += 4) {
     const std::uint64_t table = load32(rsdt + at);
-    if (std::memcmp(reinterpret_cast<const void*>(table), "FACP", 4) == 0)
-      ports.power = static_cast<std::uint16_t>(load32(table + kPm1aControl));
+    if (std::memcmp(reinterpret_cast<const void*>(table), "FACP", 4) == 0) return table;
   }
+  return 0;
 }
+
+std::uint16_t fadt_port(std::uint32_t offset) noexcept {
+  const std::uint64_t fadt = find_fadt();
+  return fadt == 0 ? std::uint16_t{0} : static_cast<std::uint16_t>(load32(fadt + offset));
+}
+
+}  // namespace
+
+void find_power_port(PortWatch& ports) noexcept { ports.power = fadt_port(64); }
+std::uint16_t find_timer_port() noexcept { return fadt_port(76); }
 
 }  // namespace hv

@@ -8,6 +8,7 @@
 #include "permission_maps.hpp"
 #include "report.hpp"
 #include "serial.hpp"
+#include "torture.hpp"
 
 extern "C" void svm_run(std::uint64_t vmcb, std::uint64_t* gpr) noexcept;
 
@@ -75,6 +76,7 @@ void run(Cpu& cpu) noexcept {
     cpu.vcpu.exit();
     handle_exit(cpu);
     resume_event(cpu);
+    if (cpu.torture != nullptr) cpu.torture->after_exit();
   }
 }
 

@@ -18,6 +18,8 @@ struct ExitCounts {
       exceptions, reinjected;
 };
 
+class Torture;
+
 /// The one virtual CPU: its VMCB, the registers beside it, and what the guest believes of its control registers.
 struct Cpu {
   Cpu(Vm& v, Mmu& m) noexcept : vm(v), mmu(m), vcpu(m) {}
@@ -33,6 +35,7 @@ struct Cpu {
   Step step{};
   PortWatch ports{};
   ExitCounts counts{};
+  Torture* torture = nullptr;
 
   [[nodiscard]] bool long_mode() const noexcept { return (controls.efer & shadowmmu::efer::kLma) != 0; }
   /// Size of code: 64, 32 or 16.

@@ -130,8 +130,11 @@ void memory_wide(Cursor& in, unsigned mod, unsigned rm, std::uint8_t rex, bool l
   if (mod == 2) m.displacement = in.number(4);
 }
 
+bool plain_move(const Instruction& i) noexcept {
+  return !i.two_byte && (i.opcode == 0x89 || i.opcode == 0x8B || i.opcode == 0xC7);
+}
 bool wants_modrm(const Instruction& i) noexcept {
-  return i.two_byte && (i.opcode == 0x01 || (i.opcode >= 0x20 && i.opcode <= 0x23));
+  return plain_move(i) || (i.two_byte && (i.opcode == 0x01 || (i.opcode >= 0x20 && i.opcode <= 0x23)));
 }
 
 }  // namespace
@@ -162,7 +165,7 @@ Decoded decode(const std::uint8_t* bytes, unsigned n, unsigned code_bits, Instru
     out.reg = static_cast<std::uint8_t>(((out.modrm >> 3) & 7U) | ((p.rex & 4U) << 1));
     out.rm = static_cast<std::uint8_t>(rm | ((p.rex & 1U) << 3));
     // MOV to and from control and debug registers ignores mod.
-    if (mod != 3 && out.opcode == 0x01) {
+    if (mod != 3 && (out.opcode == 0x01 || plain_move(out))) {
       out.memory = true;
       if (out.operand.address_bits == 16)
         memory_16(in, mod, rm, out.operand);
@@ -170,6 +173,7 @@ Decoded decode(const std::uint8_t* bytes, unsigned n, unsigned code_bits, Instru
         memory_wide(in, mod, rm, p.rex, long_code, out.operand);
     }
   }
+  if (plain_move(out) && out.opcode == 0xC7) out.immediate = in.number(out.operand_bits == 16 ? 2 : 4);
   if (p.has_segment) out.operand.segment = p.segment;
   if (in.ran_out()) return n >= kLongest ? Decoded::TooLong : Decoded::TooShort;
   out.length = in.at();

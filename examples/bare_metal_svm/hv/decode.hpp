@@ -28,6 +28,7 @@ struct Instruction {
   std::uint8_t reg = 0, rm = 0;
   std::uint8_t modrm = 0;
   MemoryOperand operand{};
+  std::int64_t immediate = 0;
 
   [[nodiscard]] bool is(std::uint8_t code) const noexcept { return two_byte && opcode == code; }
   /// Opcode extension of a group.
@@ -37,7 +38,7 @@ struct Instruction {
 enum class Decoded : std::uint8_t { Ok, TooShort, TooLong };
 
 /// Effects: decodes one instruction of `code_bits` (16, 32, 64) code. ModRM is parsed for the 0F 01 and 0F 20..23
-/// groups only; any other opcode ends at its opcode byte.
+/// groups and for MOV to and from memory (89, 8B, C7) only; any other opcode ends at its opcode byte.
 [[nodiscard]] Decoded decode(const std::uint8_t* bytes, unsigned n, unsigned code_bits, Instruction& out) noexcept;
 
 struct Cpu;

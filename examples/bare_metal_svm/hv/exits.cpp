@@ -7,6 +7,7 @@
 #include "events.hpp"
 #include "features.hpp"
 #include "report.hpp"
+#include "torture.hpp"
 
 namespace hv {
 namespace {
@@ -52,6 +53,7 @@ void handle_page_fault(Cpu& cpu, std::uint64_t va, std::uint32_t error_code) noe
       step_over_write(cpu, o);
       return;
     case Kind::Mmio:
+      if (cpu.torture != nullptr && cpu.torture->handle_mmio(o)) return;
       fail(cpu, "unhandled access to guest address ", o.gpa.value());
     case Kind::OutOfMemory:
       fail(cpu, "out of memory at a page fault on guest address ", va);
@@ -85,6 +87,8 @@ void handle_exit(Cpu& cpu) noexcept {
     handle_invlpg(cpu);
   } else if (code == exit_code::kCpuid) {
     handle_cpuid(cpu);
+  } else if (code == exit_code::kIntr) {
+    // Torture's: it has come for the time, and the guest takes it at the next entry.
   } else if (code == exit_code::kMsr) {
     ++cpu.counts.msr;
     handle_msr(cpu);

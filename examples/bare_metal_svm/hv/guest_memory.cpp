@@ -132,6 +132,22 @@ GuestMemory::Place GuestMemory::place(std::uint64_t gfn) const noexcept {
   return {gfn + kVoidFrames, 1, false};
 }
 
+bool GuestMemory::whole(std::uint64_t gfn) const noexcept {
+  return gfn < frames_ && table_[gfn] != kNotRam && (table_[gfn] & kWhole) != 0;
+}
+
+void GuestMemory::put(std::uint64_t gfn, std::uint64_t frame) noexcept {
+  if (whole(gfn)) {
+    const std::uint64_t block = gfn & ~(kBlock - 1);
+    for (std::uint64_t i = 0; i < kBlock; ++i) table_[block + i] &= ~kWhole;
+  }
+  table_[gfn] = static_cast<std::uint32_t>(frame);
+}
+
+void GuestMemory::put_block(std::uint64_t gfn, std::uint64_t frame) noexcept {
+  for (std::uint64_t i = 0; i < kBlock; ++i) table_[gfn + i] = static_cast<std::uint32_t>(frame + i) | kWhole;
+}
+
 std::byte* GuestMemory::ram(std::uint64_t gfn) const noexcept {
   const Place p = place(gfn);
   return p.ram ? reinterpret_cast<std::byte*>(p.frame << 12) : nullptr;

@@ -39,6 +39,13 @@ class GuestMemory {
   [[nodiscard]] bool fill(std::uint64_t gpa, std::uint8_t value, std::uint64_t bytes) noexcept;
   [[nodiscard]] bool is_ram(std::uint64_t gpa, std::uint64_t bytes) const noexcept;
 
+  /// Whether the aligned 2 MiB around a guest RAM frame are one such block of the host.
+  [[nodiscard]] bool whole(std::uint64_t gfn) const noexcept;
+  /// Effects: `frame` stands behind the guest RAM frame from now on; its block is whole no longer.
+  void put(std::uint64_t gfn, std::uint64_t frame) noexcept;
+  /// Effects: the aligned host block at `frame` stands behind the aligned guest block at `gfn`, all of it RAM.
+  void put_block(std::uint64_t gfn, std::uint64_t frame) noexcept;
+
   /// What the guest is told.
   [[nodiscard]] const MemoryMap& map() const noexcept { return guest_; }
   /// End of the RAM that starts at 1 MiB.

@@ -10,6 +10,7 @@
 #include "multiboot.hpp"
 #include "report.hpp"
 #include "serial.hpp"
+#include "torture.hpp"
 
 extern "C" char hv_image_end[];
 
@@ -50,11 +51,14 @@ std::uint64_t highest_ram(const MemoryMap& map) noexcept {
 }
 
 // Effects: splits the host's memory between us and the guest, loads the guest, and keeps what the modules took.
-EntryState lay_out(Vm& vm, const BootInfo& boot) noexcept {
+// `spare` bytes in front of the guest's memory are left to nobody.
+EntryState lay_out(Vm& vm, const BootInfo& boot, std::uint64_t spare, std::uint64_t& spare_at) noexcept {
   std::uint64_t carved = (boot.end + 4095) & ~4095ULL;
   const std::uint64_t tables = (highest_ram(boot.memory) >> 12) * 8 + 2 * 4096;
   std::uint64_t reserved_end = (carved + tables + kBlock - 1) & ~(kBlock - 1);
   if (reserved_end < kReservationEnd) reserved_end = kReservationEnd;
+  spare_at = reserved_end;
+  reserved_end += spare;
   const auto carve = [&carved](std::uint64_t bytes) {
     const std::uint64_t at = carved;
     carved += (bytes + 4095) & ~4095ULL;
@@ -69,16 +73,21 @@ EntryState lay_out(Vm& vm, const BootInfo& boot) noexcept {
   if (result == LoadResult::NotMine) refuse("module 0 is not a kernel: neither a bzImage nor an ELF32 multiboot file");
   if (result == LoadResult::DoesNotFit) refuse("module 0 does not fit into the guest's memory");
 
-  vm.frames.feed(carved, reserved_end);
+  vm.frames.feed(carved, spare_at);
   vm.frames.feed(reinterpret_cast<std::uint64_t>(hv_image_end), boot.end);
   return entry;
 }
 
-// One slot for all that the guest can name; what no RAM backs there is devices.
-void add_slots(Vm& vm, Mmu& mmu) noexcept {
+// One slot for all that the guest can name; what no RAM backs there is devices. Under torture there are many.
+void add_slots(Cpu& cpu, const Torture::Options& torture) noexcept {
   constexpr std::uint64_t kFrames = 1ULL << (kGuestAddressBits - 12);
-  if (vm.memory.frames() > kFrames) refuse("more memory than the guest can address");
-  if (!mmu.add_slot(shadowmmu::Gfn{0}, kFrames).ok()) refuse("the MMU takes no slot");
+  if (cpu.vm.memory.frames() > kFrames) refuse("more memory than the guest can address");
+  if (torture.rate != 0) {
+    cpu.ports.console = true;
+    cpu.torture = start_torture(cpu, torture, kFrames);
+    return;
+  }
+  if (!cpu.mmu.add_slot(shadowmmu::Gfn{0}, kFrames).ok()) refuse("the MMU takes no slot");
 }
 
 void power_on(Cpu& cpu, const EntryState& entry) noexcept {
@@ -104,13 +113,14 @@ extern "C" [[noreturn]] void hv_main(std::uint32_t magic, std::uint32_t info) {
 
   auto& vm = *new (vm_storage.bytes) Vm;
   auto& mmu = *new (mmu_storage.bytes) Mmu(vm, mmu_capabilities());
-  const EntryState entry = lay_out(vm, boot);
-  add_slots(vm, mmu);
+  Torture::Options torture{.rate = boot.option("torture", 0), .seed = boot.option("seed", 0)};
+  const EntryState entry = lay_out(vm, boot, torture.rate != 0 ? Mover::kSpareBytes : 0, torture.spare);
 
   auto& cpu = *new (cpu_storage.bytes) Cpu(vm, mmu);
+  cpu.vmcb = &vmcb;
+  add_slots(cpu, torture);
   // A shadow page takes less than two frames.
   mmu.set_limit(static_cast<std::uint32_t>(boot.option("limit", vm.frames.available() / 2)));
-  cpu.vmcb = &vmcb;
   power_on(cpu, entry);
   prepare(cpu);
   say("guest of ", vm.memory.ram_frames() >> 8, " MiB, ", boot.modules[0].size >> 10, " KiB kernel");

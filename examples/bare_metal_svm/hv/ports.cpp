@@ -12,8 +12,8 @@
 namespace hv {
 namespace {
 
-constexpr std::uint16_t kKeyboardData = 0x60, kKeyboardCommand = 0x64, kFastReset = 0x92, kDebugExit = 0xF4,
-                        kResetControl = 0xCF9;
+constexpr std::uint16_t kCom1Data = 0x3F8, kKeyboardData = 0x60, kKeyboardCommand = 0x64, kFastReset = 0x92,
+                        kDebugExit = 0xF4, kResetControl = 0xCF9;
 constexpr unsigned kDebugExitPorts = 4;
 
 // One OUT as the bytes that it sends to consecutive ports.
@@ -45,6 +45,7 @@ void inspect(Cpu& cpu, Write& w) noexcept {
   for (unsigned i = 0; i < kDebugExitPorts; ++i) {
     if (w.port == kDebugExit + i) report(cpu, "debug-exit ", w.value);
   }
+  if (w.covers(kCom1Data)) cpu.ports.line_open = w.byte(kCom1Data) != '\n';
   // A wider access there is one to the PCI address register.
   if (w.port == kResetControl && w.size == 1 && (w.value & 4) != 0) report(cpu, "reset by port ", kResetControl);
   if (w.covers(kFastReset)) {
@@ -97,6 +98,7 @@ void watch_ports(Cpu& cpu, bool on) noexcept {
   watch(kKeyboardCommand);
   watch(kFastReset);
   watch(kResetControl);
+  if (cpu.ports.console) watch(kCom1Data);
 }
 
 void handle_io(Cpu& cpu) noexcept {

@@ -10,9 +10,13 @@ struct Cpu;
 
 struct PortWatch {
   std::uint16_t power = 0;           ///< PM1a control, from the FADT; 0 if there is none
+  bool console = false;              ///< COM1's data port is watched as well
+  bool line_open = false;            ///< the guest's last byte on it was no newline
   bool output_port_follows = false;  ///< the keyboard controller got command D1
 };
 
+/// Returns: the port of the ACPI timer, 3.579545 MHz; 0 if there is none.
+[[nodiscard]] std::uint16_t find_timer_port() noexcept;
 /// Effects: finds the power port. Call it before the guest runs.
 void find_power_port(PortWatch& ports) noexcept;
 /// Effects: intercepts the watched ports, or lets them all through.

@@ -4,6 +4,7 @@
 #include "cpu.hpp"
 #include "cpu_ops.hpp"
 #include "serial.hpp"
+#include "torture.hpp"
 
 namespace hv {
 namespace {
@@ -37,6 +38,7 @@ void report_all(Cpu& cpu) noexcept {
   report_exits(cpu.counts);
   report_memory(cpu.vm);
   report_mmu(cpu.mmu);
+  if (cpu.torture != nullptr) cpu.torture->report();
   const shadowmmu::AuditReport audit = cpu.mmu.audit();
   if (audit.violations != 0) say("audit: first at ", audit.at, ": ", audit.first);
   say("audit: ", audit.violations, " violations");
