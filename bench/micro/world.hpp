@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "shadowmmu/host/arena.hpp"
@@ -13,7 +14,8 @@
 #include "shadowmmu/sim/random.hpp"
 
 /// The measured machine: one VM, one vCPU, one memslot, 4-level guest tables with 64 gptes a leaf table, eight apart
-/// (so that a prefetch of eight finds nothing), data frames permuted. Guest tables are built once, untimed.
+/// (so that a prefetch of eight finds nothing) unless a Shape says otherwise, data frames permuted. Guest tables are
+/// built once, untimed.
 namespace shadowmmu::bench {
 
 inline constexpr std::uint64_t kBase = 0x1000'0000'0000;
@@ -30,13 +32,66 @@ class HugeArena : public host::Arena {
   }
 };
 
-using MeasuredMmu = ShadowMmu<arch::X86_64, lock::Spin, reclaim::Default, HugeArena>;
+template <class Config = config::Default, class Lock = lock::Spin, class Host = HugeArena, class Arch = arch::X86_64>
+using MmuOf = ShadowMmu<Arch, Lock, reclaim::Default, Host, Config>;
+using MeasuredMmu = MmuOf<>;
 
 /// Thread CPU time in nanoseconds.
 inline double now_ns() noexcept {
   timespec t{};
   ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
   return static_cast<double>(t.tv_sec) * 1e9 + static_cast<double>(t.tv_nsec);
+}
+
+inline double wall_ns() noexcept {
+  timespec t{};
+  ::clock_gettime(CLOCK_MONOTONIC, &t);
+  return static_cast<double>(t.tv_sec) * 1e9 + static_cast<double>(t.tv_nsec);
+}
+
+/// A clock for what takes tens of ns: what went before is done, what comes after has not begun.
+inline std::uint64_t ticks() noexcept {
+#if defined(__x86_64__)
+  __builtin_ia32_lfence();
+  const std::uint64_t t = __builtin_ia32_rdtsc();
+  __builtin_ia32_lfence();
+  return t;
+#else
+  return static_cast<std::uint64_t>(wall_ns());
+#endif
+}
+inline double ns_per_tick() noexcept {
+  static const double rate = [] {
+    const double began = wall_ns();
+    const std::uint64_t from = ticks();
+    while (wall_ns() - began < 2e7) {
+    }
+    return (wall_ns() - began) / static_cast<double>(ticks() - from);
+  }();
+  return rate;
+}
+/// Returns: ns that body() takes, the clock's own part taken off.
+template <class Body>
+double brief_ns(Body&& body) noexcept {
+  static const std::uint64_t own = [] {
+    std::uint64_t least = ~std::uint64_t{0};
+    for (int i = 0; i < 1000; ++i) {
+      const std::uint64_t from = ticks();
+      least = std::min(least, ticks() - from);
+    }
+    return least;
+  }();
+  const std::uint64_t from = ticks();
+  body();
+  const std::uint64_t took = ticks() - from;
+  return took < own ? 0 : static_cast<double>(took - own) * ns_per_tick();
+}
+/// Returns: ns of thread CPU time that body() takes.
+template <class Body>
+double cpu_ns(Body&& body) {
+  const double began = now_ns();
+  body();
+  return now_ns() - began;
 }
 
 /// Median and quartiles of one figure over the repeats.
@@ -54,25 +109,40 @@ class Samples {
 };
 inline constexpr int kRepeats = 15;
 
+/// What a World is like where it is not the usual one.
+struct Shape {
+  unsigned tables;                 ///< guest leaf tables
+  unsigned roots = 1;              ///< address spaces for which there is room
+  unsigned per_table = kPerTable;  ///< gptes in each, evenly spread
+  unsigned spare_tables = 0;       ///< guest tables that the bench makes itself
+  std::uint64_t least_pages = 0;   ///< of the memslot
+};
+
 template <class Mmu = MeasuredMmu>
 class World {
  public:
-  explicit World(unsigned tables, unsigned roots = 1)
-      : tables_(tables),
-        arena_(kFirstData + data_pages(tables) + tables + 64 + 2048 + roots * 8, 4 * tables + 4096 + roots * 8),
-        mmu_(arena_) {
-    next_table_ = kFirstData + data_pages(tables) + 1;
+  using Arena = typename Mmu::State::Host;
+  using Caps = typename Mmu::Caps;
+  explicit World(unsigned tables, unsigned roots = 1) : World(Shape{.tables = tables, .roots = roots}) {}
+  explicit World(const Shape& shape, const Caps& caps = {})
+      : per_table_(shape.per_table),
+        arena_(std::max(shape.least_pages, kFirstData + data_pages(shape) + shape.tables + shape.spare_tables + 64 +
+                                               2048 + shape.roots * 8),
+               4 * (shape.tables + shape.spare_tables) + data_pages(shape) / 512 + 4096 + shape.roots * 8),
+        mmu_(arena_, caps) {
+    const unsigned tables = shape.tables;
+    next_table_ = kFirstData + data_pages(shape) + 1;
     static_cast<void>(mmu_.add_slot(Gfn{0}, arena_.guest_pages()).value());
-    mmu_.set_limit(4 * tables + 2048);
-    std::vector<std::uint64_t> data(data_pages(tables));
+    mmu_.set_limit(4 * (tables + shape.spare_tables) + 2048);
+    std::vector<std::uint64_t> data(data_pages(shape));
     for (std::size_t i = 0; i < data.size(); ++i) data[i] = kFirstData + i;
     sim::Random rng(42);
     rng.shuffle(data);
     cr3_ = fresh();
     for (unsigned t = 0; t < tables; ++t)
-      for (unsigned i = 0; i < kPerTable; ++i) {
-        const Gva a{kBase + (std::uint64_t{t} << 21U) + (std::uint64_t{i} * 8 << 12U)};
-        map(a, data[t * kPerTable + i]);
+      for (unsigned i = 0; i < shape.per_table; ++i) {
+        const Gva a{kBase + (std::uint64_t{t} << 21U) + (std::uint64_t{i} * (512 / shape.per_table) << 12U)};
+        map(a, data[t * shape.per_table + i]);
         (i == 0 ? firsts_ : order_).push_back(a);
         all_.push_back(a);
       }
@@ -80,7 +150,7 @@ class World {
     rng.shuffle(firsts_);
     rng.shuffle(all_);
     vcpu_ = std::make_unique<typename Mmu::Vcpu>(mmu_);
-    Controls c{cr0::kPe | cr0::kPg | cr0::kWp, cr4::kPae, efer::kLme | efer::kLma | efer::kNxe};
+    const Controls c{cr0::kPe | cr0::kPg | cr0::kWp, cr4::kPae, efer::kLme | efer::kLma | efer::kNxe};
     static_cast<void>(vcpu_->set_control(c));
     static_cast<void>(vcpu_->set_cr3(cr3_ << kPageShift));
     static_cast<void>(vcpu_->enter());
@@ -90,12 +160,21 @@ class World {
   void empty_with_leaves() {
     mmu_.zap_all_fast();
     static_cast<void>(vcpu_->set_cr3(cr3_ << kPageShift));
+    make_leaves();
+  }
+  /// Effects: one entry in every leaf table, the shadow tables being made as needed.
+  void make_leaves() {
     static_cast<void>(vcpu_->enter());
     for (const Gva a : firsts_) fault(a);
   }
-  /// Effects: every entry in place.
+  /// Effects: every entry in place. Dense tables are filled upwards, what was prefetched being left alone.
   void fill() {
-    for (const Gva a : order_) fault(a);
+    if (per_table_ <= kPerTable) {
+      for (const Gva a : order_) fault(a);
+      return;
+    }
+    for (std::uint64_t p = 0; p < all_.size(); ++p)
+      if (const Gva a{kBase + (p << kPageShift)}; !mapped(a)) fault(a);
   }
   void fault(Gva a) {
     const FaultOutcome o = vcpu_->handle_fault(a, pferr::kWrite | pferr::kUser, CpuMode{3, false});
@@ -116,6 +195,13 @@ class World {
     std::uint64_t* cell = &shadow_table(shadow)[Level{1}.index(a.value())];
     *const_cast<volatile std::uint64_t*>(cell) = (table << 12U) | rights | 0x60;
     return cell;
+  }
+  /// Returns: whether the hardware would find an entry for the address.
+  [[nodiscard]] bool mapped(Gva a) noexcept {
+    std::uint64_t e = vcpu_->hw_state().cr3 | 1;
+    for (unsigned l = 4; l >= 1 && (e & 1) != 0; --l)
+      e = shadow_table(e & 0x000f'ffff'ffff'f000)[Level{l}.index(a.value())];
+    return (e & 1) != 0;
   }
   /// Returns: ns of one floor fault over `order`, whose entries are empty before and after.
   double floor_pass(const std::vector<Gva>& order) {
@@ -146,16 +232,16 @@ class World {
 
   [[nodiscard]] Mmu& mmu() noexcept { return mmu_; }
   [[nodiscard]] typename Mmu::Vcpu& vcpu() noexcept { return *vcpu_; }
-  [[nodiscard]] HugeArena& arena() noexcept { return arena_; }
+  [[nodiscard]] Arena& arena() noexcept { return arena_; }
   [[nodiscard]] const std::vector<Gva>& order() const noexcept { return order_; }  ///< all but the first of each table
   [[nodiscard]] const std::vector<Gva>& firsts() const noexcept { return firsts_; }  ///< one of each table
   [[nodiscard]] const std::vector<Gva>& all() const noexcept { return all_; }
   [[nodiscard]] std::uint64_t cr3() const noexcept { return cr3_; }
 
  private:
-  static std::uint64_t data_pages(unsigned tables) noexcept { return std::uint64_t{tables} * kPerTable; }
-  unsigned tables_;
-  HugeArena arena_;
+  static std::uint64_t data_pages(const Shape& s) noexcept { return std::uint64_t{s.tables} * s.per_table; }
+  unsigned per_table_;
+  Arena arena_;
   Mmu mmu_;
   std::unique_ptr<typename Mmu::Vcpu> vcpu_;
   std::uint64_t next_table_ = 0, cr3_ = 0;
@@ -171,6 +257,13 @@ inline void publish(benchmark::State& state, Samples& ours, Samples& floor, doub
   state.counters["floor_ns"] = floor.median();
   state.counters["floors"] = ours.median() / floor.median();
   state.counters["peer_floors"] = peer;
+}
+
+/// Effects: publishes one figure more of a row, under its own name.
+inline void publish(benchmark::State& state, const std::string& name, Samples& s) {
+  state.counters[name] = s.median();
+  state.counters[name + "_p25"] = s.at(0.25);
+  state.counters[name + "_p75"] = s.at(0.75);
 }
 
 }  // namespace shadowmmu::bench
