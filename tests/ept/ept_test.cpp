@@ -3,6 +3,7 @@
 
 #include <map>
 #include <memory>
+#include <set>
 
 #include "shadowmmu/shadowmmu.hpp"
 #include "support/test_host.hpp"
@@ -20,6 +21,10 @@ struct BlockHost : host::Arena {
   std::map<std::uint64_t, Backing::Kind> kinds;
   std::uint64_t moved[8] = {};  ///< where block b lies now, in blocks
   std::uint64_t allocations = 0;
+  std::set<std::uint64_t> told;
+  void wrote(Gfn first, std::uint64_t pages) noexcept {
+    for (std::uint64_t i = 0; i < pages; ++i) told.insert(first.value() + i);
+  }
   Result<Hpa> alloc_frame(FrameKind k) noexcept {
     allocations += 1;
     return Arena::alloc_frame(k);
@@ -54,7 +59,7 @@ struct Machine {
     listener.cpu = cpu.get();
     host.listen(listener);
     mmu = std::make_unique<Mmu>(host, caps);
-    REQUIRE(mmu->add_slot(Gfn{0}, 3000).ok());
+    slot = mmu->add_slot(Gfn{0}, 3000).value();
     vcpu = std::make_unique<typename Mmu::Vcpu>(*mmu);
   }
   struct Listener : host::FlushListener {
@@ -64,7 +69,11 @@ struct Machine {
         cpu->flush_all();
       else
         cpu->flush_range(r.first << kPageShift, r.pages);
+      ranges += r.scope == FlushRequest::Scope::Range ? 1U : 0U;
+      last = r;
     }
+    FlushRequest last{};
+    std::uint64_t ranges = 0;
   };
   /// Returns: where the access went, or nothing and the outcome that ended it.
   std::uint64_t access(std::uint64_t gpa, AccessRequest r) {
@@ -75,8 +84,10 @@ struct Machine {
       eptp = h.cr3;
       const auto got = cpu->access(gpa, r);
       if (got.ok()) return got.hpa.value();
-      REQUIRE(got.kind == sim::AccessKind::EptViolation);
-      last = vcpu->handle_fault(Gva{gpa}, r.error_bits());
+      const bool misconfigured = got.kind == sim::AccessKind::EptMisconfig;
+      misconfigurations += misconfigured ? 1U : 0U;
+      if (!misconfigured) REQUIRE(got.kind == sim::AccessKind::EptViolation);
+      last = vcpu->handle_fault(Gva{gpa}, r.error_bits() | (misconfigured ? pferr::kReserved : 0U));
       if (last.kind != Kind::Resume && last.kind != Kind::Retry) return 0;
     }
     FAIL("no progress");
@@ -91,18 +102,45 @@ struct Machine {
   std::unique_ptr<sim::Cpu<BlockHost>> cpu;
   std::unique_ptr<Mmu> mmu;
   std::unique_ptr<typename Mmu::Vcpu> vcpu;
-  std::uint64_t eptp = 0;
+  std::uint64_t eptp = 0, misconfigurations = 0;
   FaultOutcome last{};
+  SlotId slot{};
 };
 
 template <class Lock>
 void everywhere(bool ad) {
   Machine<Lock> m(ad);
   sim::Random rng(5);
+  std::set<std::uint64_t> written;
+  bool logging = false;
+  std::vector<std::uint64_t> words(47);
   for (int i = 0; i < 6000; ++i) {
     const std::uint64_t gpa = rng.below(3000 << 12);
-    const AccessRequest r{rng.flip(), false, false};
+    const AccessRequest r{rng.flip(), rng.chance(1, 5), false};
     REQUIRE(m.access(gpa, r) == m.expected(gpa));
+    if (logging && r.write && !r.fetch) written.insert(gpa >> 12);
+    if (i % 11 == 0) {
+      CHECK(m.access((3000 + rng.below(9)) << 12, r) == 0);
+      CHECK(m.last.kind == Kind::Mmio);
+    }
+    if (i % 53 == 0) m.mmu->clear_young(Gfn{rng.below(3000)}, rng.below(900));
+    if (i % 83 == 0) m.mmu->invalidate_mmio();
+    if (i % 211 == 0 && !logging) {
+      const auto method = rng.flip() ? DirtyMethod::DirtyBit : DirtyMethod::WriteProtect;
+      REQUIRE(m.mmu->start_dirty_log(m.slot, method).ok());
+      logging = true;
+      if (rng.flip()) REQUIRE(m.mmu->split_large_pages(m.slot).ok());
+    } else if (i % 211 == 150 && logging) {
+      logging = false;
+      written.clear();
+      REQUIRE(m.mmu->stop_dirty_log(m.slot).ok());
+    } else if (i % 29 == 0 && logging) {
+      REQUIRE(m.mmu->fetch_dirty_log(m.slot, 0, words.size(), words.data()).ok());
+      for (const std::uint64_t g : written) REQUIRE((words[g / 64] >> (g % 64) & 1) == 1);
+      written.clear();
+    }
+    if (i % 307 == 0) m.mmu->obsolete_all();
+    if (i % 131 == 0) static_cast<void>(m.mmu->zap_slot(m.slot));
     if (i % 500 == 0) {
       const AuditReport a = m.mmu->audit();
       INFO(std::string(a.first == nullptr ? "" : a.first));
@@ -183,5 +221,66 @@ TEST_CASE("all vCPUs share one root") {
   static_cast<void>(m.access(1537 << 12, {}));
   CHECK(other.lookup(Gva{1537 << 12}).present);
   CHECK(m.mmu->audit().violations == 0);
+}
+TEST_CASE("4.6 MMIO is a misconfiguration, which the entry answers; without one it is a violation") {
+  Machine<lock::Spin> m(true);
+  CHECK(m.access(3001ULL << 12 | 0x18, {true, false, false}) == 0);
+  CHECK(m.misconfigurations == 0);
+  CHECK(m.access(3001ULL << 12 | 0x20, {}) == 0);
+  CHECK(m.misconfigurations == 1);
+  CHECK(m.mmu->stats().mmio_cached == 1);
+  CHECK(m.last.gpa == Gpa{3001ULL << 12 | 0x20});
+  CHECK(m.access(3002ULL << 12, {}) == 0);
+  CHECK(m.access(3001ULL << 12, {}) == 0);
+  CHECK(m.mmu->stats().mmio_hits == 1);
+  m.mmu->invalidate_mmio();
+  CHECK(m.access(3001ULL << 12, {}) == 0);
+  CHECK(m.mmu->stats().mmio_stale == 1);
+  CHECK(m.mmu->audit().violations == 0);
+}
+TEST_CASE("F19 without A bits an aged entry rests: its next use faults, finds it young, and no page is made") {
+  Machine<lock::Spin> m(false);
+  const std::uint64_t at = 1537 << 12;
+  REQUIRE(m.access(at, {}) == m.expected(at));
+  CHECK(m.mmu->clear_young(Gfn{1537}, 1));
+  CHECK_FALSE(m.mmu->test_young(Gfn{1537}, 1));
+  CHECK_FALSE(m.mmu->clear_young(Gfn{1537}, 1));
+  CHECK(m.mmu->audit().violations == 0);
+  m.cpu->flush_all();
+  const Counters before = m.mmu->stats();
+  REQUIRE(m.access(at, {}) == m.expected(at));
+  CHECK(m.mmu->stats().faults == before.faults + 1);
+  CHECK(m.mmu->stats().pages_created == before.pages_created);
+  CHECK(m.mmu->test_young(Gfn{1537}, 1));
+}
+TEST_CASE("8.1 an aged entry that TLBs may know as writable is flushed when it loses W, and was written when it goes") {
+  Machine<lock::Spin> m(false);
+  const std::uint64_t at = 1537 << 12;
+  REQUIRE(m.access(at, {true, false, false}) == m.expected(at));
+  m.mmu->clear_young(Gfn{1537}, 1);  // no flush: the CPU writes on
+  REQUIRE(m.mmu->start_dirty_log(m.slot).ok());
+  CHECK(m.host.told.count(1537) == 1);
+  REQUIRE(m.access(at, {true, false, false}) == m.expected(at));
+  std::vector<std::uint64_t> words(47);
+  REQUIRE(m.mmu->fetch_dirty_log(m.slot, 0, 47, words.data()).ok());
+  CHECK((words[1537 / 64] >> (1537 % 64) & 1) == 1);
+  m.host.told.clear();
+  REQUIRE(m.access(at, {true, false, false}) == m.expected(at));
+  m.mmu->clear_young(Gfn{1537}, 1);
+  m.mmu->unmap(Gfn{1537});
+  CHECK(m.host.told.count(1537) == 1);
+}
+TEST_CASE("F30 one commit is one flush: a range where leaves of a direct map went, structures where tables did") {
+  Machine<lock::Spin> m(true);
+  for (std::uint64_t g = 1540; g < 1580; ++g) REQUIRE(m.access(g << 12, {}) == m.expected(g << 12));
+  const std::uint64_t before = m.mmu->stats().flushes;
+  m.mmu->unmap(Gfn{1545}, 10);
+  CHECK(m.mmu->stats().flushes == before + 1);
+  CHECK(m.listener.ranges == 1);
+  CHECK(m.listener.last.scope == FlushRequest::Scope::Range);
+  CHECK(m.listener.last.first == 1545);
+  CHECK(m.listener.last.pages == 10);
+  CHECK(m.mmu->shrink(1) == 1);
+  CHECK(m.listener.last.scope == FlushRequest::Scope::Structures);
 }
 }  // namespace

@@ -27,7 +27,7 @@ void storm(Setup&& setup) {
   host::Arena host(2048, 8192);
   {
     Mmu mmu(host);
-    REQUIRE(mmu.add_slot(Gfn{0}, 1024).ok());
+    const SlotId slot = mmu.add_slot(Gfn{0}, 1024).value();
     std::atomic<bool> stop{false};
     std::atomic<std::uint64_t> faults{0};
     std::atomic<int> wrong{0};
@@ -67,7 +67,26 @@ void storm(Setup&& setup) {
         if (rng.chance(1, 10)) static_cast<void>(mmu.shrink(4));
         if (rng.chance(1, 30)) {
           const auto r = mmu.add_slot(Gfn{1024}, 512);
+          if (r.ok() && rng.flip() && !mmu.move_slot(r.value(), Gfn{2048}).ok()) ++wrong;
           if (r.ok() && !mmu.remove_slot(r.value()).ok()) ++wrong;
+        }
+      }
+    });
+    threads.emplace_back([&] {
+      sim::Random rng(78);
+      std::uint64_t words[16];
+      while (!stop) {
+        mmu.invalidate_mmio();
+        mmu.clear_young(Gfn{rng.below(1024)}, 64);
+        if (rng.chance(1, 10)) {
+          mmu.obsolete_all();
+          mmu.reclaim_obsolete(3);
+        }
+        if (rng.chance(1, 10) && !mmu.zap_slot(slot).ok()) ++wrong;
+        if (rng.chance(1, 20)) {
+          if (!mmu.start_dirty_log(slot, rng.flip() ? DirtyMethod::DirtyBit : DirtyMethod::WriteProtect).ok()) ++wrong;
+          if (!mmu.fetch_dirty_log(slot, 0, 16, words).ok()) ++wrong;
+          if (!mmu.stop_dirty_log(slot).ok()) ++wrong;
         }
       }
     });
