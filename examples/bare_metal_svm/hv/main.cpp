@@ -30,11 +30,12 @@ Storage<Vm> vm_storage;
 Storage<Mmu> mmu_storage;
 Storage<Cpu> cpu_storage;
 
-Mmu::Caps mmu_capabilities() noexcept {
+Mmu::Caps mmu_capabilities(const BootInfo& boot) noexcept {
   Mmu::Caps caps;
   caps.host_address_bits = static_cast<std::uint8_t>(host_address_bits());
   caps.guest_address_bits = kGuestAddressBits;
   caps.guest_1g = kGuestHugePages;
+  caps.nx_huge = boot.option("nx_huge", 0) != 0;
   return caps;
 }
 
@@ -112,7 +113,7 @@ extern "C" [[noreturn]] void hv_main(std::uint32_t magic, std::uint32_t info) {
   if (boot.module_count == 0) refuse("module 0 is not a kernel: there is none");
 
   auto& vm = *new (vm_storage.bytes) Vm;
-  auto& mmu = *new (mmu_storage.bytes) Mmu(vm, mmu_capabilities());
+  auto& mmu = *new (mmu_storage.bytes) Mmu(vm, mmu_capabilities(boot));
   Torture::Options torture{.rate = boot.option("torture", 0), .seed = boot.option("seed", 0)};
   const EntryState entry = lay_out(vm, boot, torture.rate != 0 ? Mover::kSpareBytes : 0, torture.spare);
 

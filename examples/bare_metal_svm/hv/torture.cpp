@@ -5,6 +5,7 @@
 
 #include "cpu.hpp"
 #include "cpu_ops.hpp"
+#include "decode.hpp"
 #include "mmio.hpp"
 #include "ports.hpp"
 #include "report.hpp"
@@ -173,6 +174,31 @@ void Torture::quick() noexcept {
   }
 }
 
+// Returns: a slot to be taken away: now and then the one that the guest's next instruction or its top table lies in.
+Torture::Slot& Torture::victim() noexcept {
+  const std::uint64_t which = random_.below(6);
+  std::uint64_t gfn = cpu_.cr3 >> 12;
+  if (which == 0) {
+    const shadowmmu::AccessRequest fetch{.write = false, .fetch = true, .user = cpu_.vmcb->cpl == 3};
+    const auto t = cpu_.vcpu.translate(shadowmmu::Gva{linear_rip(cpu_)}, fetch, cpu_.mode());
+    if (!t.ok()) return any_slot();
+    gfn = t.to.gpa.value() >> 12;
+  }
+  for (unsigned i = 0; which < 2 && i < slot_count_; ++i)
+    if (gfn - slots_[i].first < slots_[i].pages) return slots_[i];
+  return any_slot();
+}
+
+// Effects: faults on the guest's next instruction, while slots are away. What becomes an MMIO entry of it must be gone
+// when the slot is back: the guest runs into it at once.
+void Torture::poke() noexcept {
+  if (cpu_.step.kind != Step::Kind::Idle || (cpu_.vmcb->event_injection & event::kValid) != 0) return;
+  const std::uint32_t code = shadowmmu::pferr::kFetch | (cpu_.vmcb->cpl == 3 ? shadowmmu::pferr::kUser : 0U);
+  using OutcomeKind = shadowmmu::FaultOutcome::Kind;
+  const auto o = cpu_.vcpu.handle_fault(shadowmmu::Gva{linear_rip(cpu_)}, code, cpu_.mode());
+  pokes_ += o.kind == OutcomeKind::Mmio ? 1U : 0U;
+}
+
 // The PCI ROM case: a slot, or several at once, goes and comes back.
 void Torture::remove() noexcept {
   constexpr unsigned kMost = 3;
@@ -180,7 +206,7 @@ void Torture::remove() noexcept {
   const std::uint64_t wanted = 1 + random_.below(kMost);
   unsigned n = 0;
   while (n < wanted) {
-    Slot& s = any_slot();
+    Slot& s = victim();
     bool again = false;
     for (unsigned i = 0; i < n; ++i) again = again || gone[i] == &s;
     if (again) break;
@@ -189,29 +215,32 @@ void Torture::remove() noexcept {
     gone[n++] = &s;
     quick();
   }
+  poke();
   for (unsigned i = 0; i < n; ++i) add_back(*gone[i]);
 }
 
 // There and back again, beyond all that the guest can name.
 void Torture::move() noexcept {
   constexpr std::uint64_t kAway = 1ULL << 28;
-  Slot& s = any_slot();
+  Slot& s = victim();
   const Gfn away{kAway + random_.below(1U << 20)};
   if (s.log.on()) return demand_refusal(cpu_.mmu.move_slot(s.id, away), Error::LogActive);
   const Slot& other = any_slot();
   if (&other != &s) demand_refusal(cpu_.mmu.move_slot(s.id, Gfn{other.first}), Error::Overlap);
   demand(cpu_.mmu.move_slot(s.id, away));
   quick();
+  poke();
   demand(cpu_.mmu.move_slot(s.id, Gfn{s.first}));
 }
 
 void Torture::resize() noexcept {
-  Slot& s = any_slot();
+  Slot& s = victim();
   const std::uint64_t cut = random_.below(s.pages / 2), pages = 1 + random_.below(s.pages - cut);
   const Gfn first{s.first + cut};
   if (s.log.on()) return demand_refusal(cpu_.mmu.resize_slot(s.id, first, pages), Error::LogActive);
   demand(cpu_.mmu.resize_slot(s.id, first, pages));
   quick();
+  poke();
   demand(cpu_.mmu.resize_slot(s.id, Gfn{s.first}, s.pages));
 }
 
@@ -273,6 +302,7 @@ void Torture::split() noexcept {
   const shadowmmu::Status s = cpu_.mmu.split_large_pages(any_slot().id);
   // It evicts nobody: where pages end, it stops.
   if (!s.ok() && s.error() != Error::OutOfMemory) demand(s);
+  static_cast<void>(cpu_.mmu.recover_exec_splits(static_cast<std::uint32_t>(random_.below(16))));
 }
 
 Torture::Kind Torture::choose() noexcept {
@@ -425,7 +455,8 @@ void Torture::report() noexcept {
       " in_step=", in_step_, " interrupts=", interrupts_);
   say("torture did: generations=", c.generations, " obsolete=", c.pages_obsolete, " splits=", c.splits,
       " mmio_moves=", mmio_moves_, " adopted=", mmio_adopted_, " invalidations=", mmio_invalidations_,
-      " cached=", c.mmio_cached, " hits=", c.mmio_hits, " stale=", c.mmio_stale, " wraps=", c.mmio_wraps);
+      " cached=", c.mmio_cached, " hits=", c.mmio_hits, " stale=", c.mmio_stale, " wraps=", c.mmio_wraps,
+      " pokes=", pokes_);
   {
     SerialTurn turn;
     put("shadowmmu: torture did last:");

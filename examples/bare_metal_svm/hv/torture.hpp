@@ -74,6 +74,7 @@ class Torture {
   void add_back(Slot& s) noexcept;
   void add_main_memory(std::uint64_t first, std::uint64_t end) noexcept;
   [[nodiscard]] Slot& any_slot() noexcept { return slots_[random_.below(slot_count_)]; }
+  [[nodiscard]] Slot& victim() noexcept;
   [[nodiscard]] Slot* find_log(bool on) noexcept;
 
   [[nodiscard]] Kind choose() noexcept;
@@ -93,6 +94,7 @@ class Torture {
   void limit() noexcept;
   void split() noexcept;
   void quick() noexcept;
+  void poke() noexcept;
 
   Cpu& cpu_;
   Random random_;
@@ -112,7 +114,7 @@ class Torture {
   Kind now_ = kKinds, history_[kHistory] = {};
   LogCheck::Counts logs_{};
   std::uint64_t mmio_moves_ = 0, mmio_adopted_ = 0, mmio_invalidations_ = 0, young_checks_ = 0, audits_ = 0,
-                reclaimed_ = 0, interrupts_ = 0, in_step_ = 0;
+                reclaimed_ = 0, interrupts_ = 0, in_step_ = 0, pokes_ = 0;
 };
 
 /// Effects: makes the one Torture, for as long as the machine runs.
