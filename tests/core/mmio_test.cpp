@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
+#include <functional>
+
 #include "core/world.hpp"
 
 /// MMIO entries. Each case is named after the rule that it shows: 4.1 to 4.7 of the rules on MMIO entries.
@@ -15,7 +17,9 @@ struct TwoBits : config::Default {
 /// Says whether anybody took it.
 struct WatchedLock : lock::Spin {
   static inline std::uint64_t taken = 0;
+  static inline std::function<void()> turn;  ///< what another agent does while the lock is free
   void lock() noexcept {
+    if (auto t = std::exchange(turn, nullptr)) t();
     taken += 1;
     lock::Spin::lock();
   }
@@ -124,7 +128,17 @@ TEST_CASE("4.3 the first write sets the guest's D bit, though a read left an ent
   gpte &= ~std::uint64_t{0x40};
   CHECK(b.read(0x40'0000, 0).kind == Kind::Mmio);
   CHECK((gpte & 0x40) == 0);
-  CHECK(b.v->handle_fault(Gva{0x40'0000}, kRsvd | pferr::kUser | pferr::kWrite, CpuMode{3, false}).kind == Kind::Mmio);
+  SUBCASE("by a user") {
+    CHECK(b.v->handle_fault(Gva{0x40'0000}, kRsvd | pferr::kUser | pferr::kWrite, CpuMode{3, false}).kind ==
+          Kind::Mmio);
+  }
+  SUBCASE("by a supervisor whom CR0.WP = 0 lets write anything") {
+    Controls c = kLongMode;
+    c.cr0 &= ~cr0::kWp;
+    REQUIRE(b.v->set_control(c) == ControlOutcome::Done);
+    CHECK(b.read(0x40'0000, 0).kind == Kind::Mmio);
+    CHECK(b.v->handle_fault(Gva{0x40'0000}, kRsvd | pferr::kWrite, CpuMode{0, true}).kind == Kind::Mmio);
+  }
   CHECK((gpte & 0x40) != 0);
 }
 TEST_CASE("4.4 an entry of the old generation 0 is not believed by the new one") {
@@ -153,6 +167,31 @@ TEST_CASE("4.5 while slots change no entry is made or believed") {
   G::end(s);
   CHECK(G::stable(G::now(s)));
   CHECK(G::stored(G::now(s)) == G::stored(before) + 1);
+}
+TEST_CASE("4.5 a fault in the middle of an update finds the device, believes no entry for it and leaves none") {
+  Mmio<> b;
+  CHECK(b.read(0x40'0000, 0).kind == Kind::Mmio);
+  b.map(1, 0x40'1000, kDevice + 7);
+  unsigned turns = 0;
+  const auto fault = [&] {
+    turns += 1;
+    const Counters before = b.stats();
+    CHECK(b.read(0x40'0000).kind == Kind::Mmio);
+    b.forget_last();
+    CHECK(b.read(0x40'0000).kind == Kind::Mmio);
+    CHECK(b.read(0x40'1000, 0).kind == Kind::Mmio);
+    CHECK(b.stats().mmio_hits == before.mmio_hits);
+    CHECK(b.stats().mmio_cached == before.mmio_cached);
+  };
+  WatchedLock::turn = [&] {  // the slots lock; the next is the Mmu's, inside the update
+    WatchedLock::turn = fault;
+  };
+  REQUIRE(b.mmu.add_slot(Gfn{7000}, 1).ok());
+  CHECK(turns == 1);
+  const Counters before = b.stats();
+  CHECK(b.read(0x40'1000).kind == Kind::Mmio);
+  CHECK(b.stats().mmio_hits == before.mmio_hits);
+  CHECK(b.mmu.audit().violations == 0);
 }
 TEST_CASE("4.5 a slot that appears is seen at once: entries from before it are stale") {
   Mmio<> b;

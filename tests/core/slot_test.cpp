@@ -141,6 +141,33 @@ TEST_CASE("3.13 while a slot goes its faults are retried; its arrays go when no 
   faults_during_removal<config::Default>();
   faults_during_removal<Targeted>();
 }
+TEST_CASE("3.13 a table in a slot that goes is not shadowed any more, though it can be read until the end") {
+  Two<Targeted, TurnLock> b;
+  std::uint64_t turns = 0;
+  // A second tree whose directory lies in the low slot, its root and leaves in the high one.
+  b.table(900)[5] = 250 << 12 | kPage;
+  b.table(250)[0] = 251 << 12 | kPage;
+  b.table(251)[0] = 901 << 12 | kPage;
+  for (std::uint64_t i = 0; i < 512; ++i) b.table(901)[i] = (600 + i % 100) << 12 | kPage;
+  REQUIRE(b.v->set_cr3(900 << 12) == ControlOutcome::Done);
+  REQUIRE(b.v->enter() == EnterOutcome::Enter);
+  b.host.yield_at_once = true;
+  const std::uint64_t at = std::uint64_t{5} << 39;
+  TurnLock::turn = [&] {
+    turns += 1;
+    if (b.v->enter() != EnterOutcome::Enter) return;
+    const Kind k = write_fault(*b.v, at + (turns % 512 << 12)).kind;
+    CHECK((k == Kind::Retry || turns <= 3));
+  };
+  for (std::uint64_t i = 0; i < 30; ++i) b.map(1, 0x8000'0000 + (i << 21), 300);
+  REQUIRE(b.mmu.remove_slot(b.low).ok());
+  TurnLock::turn = nullptr;
+  CHECK(turns > 3);
+  CHECK(b.mmu.audit().violations == 0);
+  REQUIRE(b.v->enter() == EnterOutcome::Enter);
+  CHECK(write_fault(*b.v, at).kind == Kind::InjectPageFault);
+  CHECK(b.mmu.audit().violations == 0);
+}
 TEST_CASE("F24 zap_slot leaves the slot in place: the next faults map it again") {
   Two<config::Default> b;
   REQUIRE(b.mmu.zap_slot(b.high).ok());
