@@ -527,6 +527,7 @@ class World {
         break;
       case 1:
         mmu_.obsolete_all();
+        mmu_.reclaim_obsolete(static_cast<std::uint32_t>(x.b % 9));
         break;
       case 2:
         mmu_.reclaim_obsolete(static_cast<std::uint32_t>(x.b % 9));

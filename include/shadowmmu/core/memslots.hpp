@@ -297,9 +297,8 @@ class SlotSnapshot {
   }
   /// Returns: the slot that holds g or, if none does, the next one above; nullptr where there is none.
   [[nodiscard]] Slot* find_from(Gfn g) const noexcept {
-    for (unsigned i = 0; i < count_; ++i)
-      if (entry_[i].last >= g.value()) return entry_[i].slot;
-    return nullptr;
+    const unsigned i = lower_bound(g);
+    return i == count_ ? nullptr : entry_[i].slot;
   }
   /// Whether g lies in a slot that is being removed, moved or resized.
   [[nodiscard]] bool retiring(Gfn g) const noexcept { return retiring_ != kCapacity && place(g) == retiring_; }
@@ -341,6 +340,11 @@ class SlotSnapshot {
 
  private:
   [[nodiscard]] unsigned place(Gfn g) const noexcept {
+    const unsigned i = lower_bound(g);
+    return i == count_ || g.value() < entry_[i].first ? kCapacity : i;
+  }
+  /// Returns: the first entry that does not lie below g whole.
+  [[nodiscard]] unsigned lower_bound(Gfn g) const noexcept {
     unsigned lo = 0;
     unsigned n = count_;
     while (n != 0) {
@@ -352,7 +356,7 @@ class SlotSnapshot {
         n = half;
       }
     }
-    return lo == count_ || g.value() < entry_[lo].first ? kCapacity : lo;
+    return lo;
   }
 
   unsigned count_ = 0;
