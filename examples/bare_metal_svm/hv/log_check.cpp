@@ -31,6 +31,23 @@ unsigned count_bits(std::uint64_t w) noexcept {
   return n;
 }
 
+// Returns: the frame of one of the guest's page tables, chosen at random, while it is in long mode; else 0. Marking
+// used entries there, the MMU itself writes guest memory.
+std::uint64_t some_table(Cpu& cpu, Random& random) noexcept {
+  constexpr std::uint64_t kPresent = 1, kLarge = 1U << 7, kAddress = 0x000FFFFFFFFFF000;
+  constexpr unsigned kTries = 64;
+  if (!cpu.long_mode()) return 0;
+  std::uint64_t table = (cpu.cr3 & kAddress) >> 12;
+  for (std::uint64_t down = random.below(4); down != 0; --down) {
+    std::uint64_t e = 0;
+    for (unsigned i = 0; i < kTries && ((e & kPresent) == 0 || (e & kLarge) != 0); ++i)
+      if (!cpu.vm.memory.read((table << 12) + random.below(512) * 8, &e, sizeof e)) return 0;
+    if ((e & kPresent) == 0 || (e & kLarge) != 0) return table;
+    table = (e & kAddress) >> 12;
+  }
+  return table;
+}
+
 void demand(Cpu& cpu, const shadowmmu::Status& s, const char* what) noexcept {
   if (!s.ok()) fail(cpu, what, static_cast<std::uint64_t>(s.error()));
 }
@@ -61,6 +78,11 @@ void LogCheck::check(Cpu& cpu, Sample& s, std::uint64_t first_word, Counts& coun
 
 // Effects: watches another page of the words, more often than not one that was written a moment ago.
 void LogCheck::choose(Cpu& cpu, Random& random, Sample& s, std::uint64_t first_word, std::uint64_t words) noexcept {
+  constexpr unsigned kTries = 8;
+  for (unsigned i = 0; i < kTries && &s - sample_ < kTableSamples; ++i) {
+    const std::uint64_t table = some_table(cpu, random);
+    if (table - first_ < pages_ && (table - first_) / 64 - first_word < words) return take(cpu, s, table);
+  }
   std::uint64_t at = random.below(words);
   if (!random.one_in(3))
     for (std::uint64_t i = 0; i < words; ++i, at = at + 1 == words ? 0 : at + 1) {

@@ -47,7 +47,7 @@ class LogCheck {
     std::uint64_t gfn = 0, sum = 0;
     bool owed = false;  ///< the log said so and was not cleared: it must say so again
   };
-  static constexpr unsigned kSamples = 48;
+  static constexpr unsigned kSamples = 48, kTableSamples = 8;  ///< of them, guest page tables where there are any
 
   void check(Cpu& cpu, Sample& s, std::uint64_t first_word, Counts& counts) noexcept;
   void take(Cpu& cpu, Sample& s, std::uint64_t gfn) noexcept;
