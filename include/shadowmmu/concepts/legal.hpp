@@ -27,6 +27,7 @@ enum class Rule : unsigned char {
   ReclaimDeclared,
   ReclaimSize,
   Config,
+  ConfigMmio,
 };
 
 /// Room for a policy's state in the two cache lines of a shadow page.
@@ -60,6 +61,8 @@ consteval Rule diagnose() {
     return Rule::ReclaimSize;
   else if constexpr (!ConfigSane<C>)
     return Rule::Config;
+  else if constexpr (C::kMmioGenerationBits > A::kMmioGenerationBits)
+    return Rule::ConfigMmio;
   else
     return Rule::Ok;
 }
@@ -98,6 +101,8 @@ struct Explain {
                 "shadowmmu: Reclaim::PageState is larger than 24 bytes, which breaks the two-line shadow page; keep "
                 "state elsewhere");
   static_assert(R != Rule::Config, "shadowmmu: Config has values that make no sense together; see concepts/config.hpp");
+  static_assert(R != Rule::ConfigMmio,
+                "shadowmmu: Config::kMmioGenerationBits is more than the format has; 0 takes all of them");
   static constexpr bool kDone = true;
 };
 

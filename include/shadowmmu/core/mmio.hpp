@@ -15,7 +15,6 @@ class MmioGeneration {
   static constexpr std::uint64_t kInProgress = std::uint64_t{1} << 63U;
   static constexpr unsigned kBits =
       S::Config::kMmioGenerationBits == 0 ? S::Arch::kMmioGenerationBits : S::Config::kMmioGenerationBits;
-  static_assert(kBits <= S::Arch::kMmioGenerationBits, "shadowmmu: the format has fewer MMIO generation bits");
   static constexpr std::uint32_t kMask = static_cast<std::uint32_t>((std::uint64_t{1} << kBits) - 1);
 
   [[nodiscard]] static std::uint64_t now(S& s) noexcept {
