@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
-// expect: shadowmmu: Arch's MMIO entries lack a function of concepts/arch.hpp, have a generation of fewer than 19 bits, or parts that overlap
+// expect: shadowmmu: Arch's MMIO entries lack a function of concepts/arch.hpp, have a generation of fewer than 19
 #include "use.hpp"
 
 using namespace shadowmmu;

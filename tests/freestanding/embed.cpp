@@ -29,6 +29,31 @@ struct Vm {
 };
 
 template <class Mmu>
+std::uint64_t slots_and_logs(Mmu& mmu, SlotId slot) noexcept {
+  std::uint64_t words[16] = {};
+  std::uint64_t done = 0;
+  const auto count = [&done](Status s) noexcept { done += s.ok() ? 1U : 0U; };
+  count(mmu.start_dirty_log(slot, DirtyMethod::DirtyBit));
+  count(mmu.split_large_pages(slot));
+  count(mmu.fetch_dirty_log(slot, 0, 16, words));
+  count(mmu.read_dirty_log(slot, 0, 16, words));
+  count(mmu.clear_dirty_log(slot, 0, 1));
+  mmu.drain_dirty_buffer(words, 16);
+  count(mmu.stop_dirty_log(slot));
+  count(mmu.move_slot(slot, Gfn{4096}));
+  count(mmu.resize_slot(slot, Gfn{4096}, 100));
+  count(mmu.set_slot_flags(slot, SlotFlags{true}));
+  count(mmu.zap_slot(slot));
+  mmu.obsolete_all();
+  done += mmu.reclaim_obsolete(4) + mmu.recover_exec_splits(1);
+  mmu.invalidate_mmio();
+  done += mmu.test_young(Gfn{0}, 9) || mmu.clear_young(Gfn{0}, 9) ? 1U : 0U;
+  mmu.release();
+  count(mmu.remove_slot(slot));
+  return done;
+}
+
+template <class Mmu>
 std::uint64_t everything(Vm& vm, std::uint64_t a) noexcept {
   Mmu mmu(vm);
   std::uint64_t sum = 0;
@@ -46,7 +71,7 @@ std::uint64_t everything(Vm& vm, std::uint64_t a) noexcept {
     mmu.zap_all_fast();
     sum += mmu.set_limit(64) + mmu.shrink(1) + mmu.audit().violations + mmu.stats().faults + mmu.metadata_frames();
   }
-  if (slot.ok()) sum += mmu.remove_slot(slot.value()).ok() ? 1 : 0;
+  if (slot.ok()) sum += slots_and_logs(mmu, slot.value());
   return sum;
 }
 }  // namespace
