@@ -32,6 +32,7 @@ class Audit {
       if (auto& p = s_.page(i); p.index == i && p.life == PageLife::Linked) check_page(p);
     check_rmaps();
     check_roots();
+    expect(mmio_ == S::Memory::plain(s_.mmio_entries), "MMIO entries are miscounted", mmio_);
     expect(r_.leaves == r_.rmap_entries, "leaf entries and rmap entries differ in number", 0);
     expect(r_.pages == s_.hash.size(), "hash size and linked pages differ", r_.pages);
     return r_;
@@ -84,7 +85,7 @@ class Audit {
       if (e == 0) continue;
       live += 1;
       if (!Arch::present(e))
-        expect(Arch::mmio(e) && p.role.level() == Level{1}, "an entry is neither present, empty nor MMIO", p.index);
+        check_mmio(p, e);
       else if (is_leaf<S>(p, e))
         check_leaf(p, i, e);
       else
@@ -94,6 +95,11 @@ class Audit {
     check_parents(p);
     check_unsync(p);
     check_tracking(p);
+  }
+
+  void check_mmio(Page& p, std::uint64_t e) noexcept {
+    expect(Arch::mmio(e) && p.role.level() == Level{1}, "an entry is neither present, empty nor MMIO", p.index);
+    mmio_ += 1;
   }
 
   void check_leaf(Page& p, unsigned i, std::uint64_t e) noexcept {
@@ -246,6 +252,7 @@ class Audit {
   S& s_;
   Structure<S> held_;
   AuditReport r_;
+  std::uint64_t mmio_ = 0;
 };
 
 }  // namespace core

@@ -45,6 +45,13 @@ template <class S>
   return dirty;
 }
 
+/// Effects: waits for whoever may have found the log before it was taken away: under the lock, or in a section.
+template <class S>
+void wait_log_writers(S& s) noexcept {
+  { const ExclusiveGuard<S> g(s); }
+  wait_slot_readers(s);
+}
+
 /// Effects: the slot's writes are logged. Where a CPU keeps no D bits, DirtyBit is the same as WriteProtect. Errors:
 /// NoSuchSlot, LogActive, OutOfMemory; then nothing changed. Flush: done. Allocates: 36 KiB a started GiB of the slot.
 template <class S>
@@ -58,7 +65,7 @@ template <class S>
   if (slot->log() != DirtyMethod::Off) return Error::LogActive;
   if (m == DirtyMethod::Off) return Unit{};
   if (!slot->template make_log<Memory>(s.host)) {
-    slot->template drop_log<Memory>(s.host, [&s]() noexcept { wait_slot_readers(s); });
+    slot->template drop_log<Memory>(s.host, [&s]() noexcept { wait_log_writers(s); });
     return Error::OutOfMemory;
   }
   ExclusiveGuard<S> g(s);
@@ -91,7 +98,7 @@ template <class S>
     for_each_region(s, g, slot->first(), slot->pages(),
                     [&](Slot& at, Gfn lo, Gfn hi) noexcept { return collapse_region(s, g, at, lo, hi); });
   }
-  slot->template drop_log<Memory>(s.host, [&s]() noexcept { wait_slot_readers(s); });
+  slot->template drop_log<Memory>(s.host, [&s]() noexcept { wait_log_writers(s); });
   return Unit{};
 }
 

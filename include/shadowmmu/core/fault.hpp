@@ -182,6 +182,7 @@ void set_mmio(Fault<S>& f, ExclusiveGuard<S>& g, typename S::Page& p, unsigned i
   const MmioSpec m{f.walk.gfn, f.walk.rights, MmioGeneration<S>::stored(f.mmio_generation)};
   S::Memory::template store<Order::Release>(p.table[i], S::Arch::make_mmio(s.caps, m));
   p.live = static_cast<std::uint16_t>(p.live + 1U);
+  S::Memory::plain(s.mmio_entries, s.mmio_entries + 1);
   if constexpr (wants(S::Reclaim::kHooks, Hook::Entry)) s.reclaim.on_entry(p, p.live);
 }
 
@@ -386,7 +387,7 @@ template <class S>
   using Kind = FaultOutcome::Kind;
   if (!ensure_root(s, v)) return FaultOutcome::of(Kind::OutOfMemory);
   const std::uint64_t mmio_generation = MmioGeneration<S>::now(s);
-  if (S::Arch::mmio_reported(s.caps) ? (error_code & pferr::kReserved) != 0 : (error_code & pferr::kPresent) == 0) {
+  if (may_be_mmio(s, error_code)) {
     Gpa at;
     if (last_mmio_hit(s, v, address, request, smap_enforced, at)) {
       S::Memory::plain(v.mmio_cached, v.mmio_cached + 1);

@@ -74,6 +74,14 @@ template <class S>
   return (!r.write || have.write()) && !v.paging.refuses(have, r, smap_enforced);
 }
 
+/// Whether an MMIO entry may have caused a fault with this code: by its reserved bit, or, on a CPU that has none to
+/// spare, by not being present, which nearly every fault is.
+template <class S>
+[[nodiscard]] bool may_be_mmio(S& s, std::uint32_t error_code) noexcept {
+  if (S::Arch::mmio_reported(s.caps)) return (error_code & pferr::kReserved) != 0;
+  return (error_code & pferr::kPresent) == 0 && S::Memory::plain(s.mmio_entries) != 0;
+}
+
 /// The page whose MMIO access a vCPU faulted on last: answered without a walk and without the lock.
 template <class S>
 [[nodiscard]] bool last_mmio_hit(S& s, const typename S::Vcpu& v, Gva a, AccessRequest request, bool smap_enforced,

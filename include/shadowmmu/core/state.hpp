@@ -43,6 +43,7 @@ struct State {
 
   alignas(64) L lock;
   std::uint64_t mmio_generation = 0;  ///< cell: see MmioGeneration; written without the lock
+  std::uint64_t mmio_entries = 0;     ///< cell: MMIO entries in the tables; a hint where read without the lock
   std::uint64_t invalidate_seq = 0;   ///< cell: ends of host invalidations
   std::uint64_t invalidating = 0;     ///< cell: host invalidations in progress
   Gfn invalidate_first{}, invalidate_end{};
