@@ -152,5 +152,34 @@ void mmio_fault(benchmark::State& state) {
 }
 BENCHMARK(mmio_fault)->Arg(1000)->Arg(100000)->Iterations(1)->Unit(benchmark::kMillisecond);
 
+/// The cold fault on memory where hardware cannot report MMIO entries by a reserved bit (52 address bits), so that
+/// every not-present fault looks for one, beside hardware that can (46). ns.
+void cold_fault_address_bits(benchmark::State& state) {
+  const Shape shape{.tables = static_cast<unsigned>(state.range(0))};
+  World<> wide(shape, World<>::Caps{.host_address_bits = 52});
+  World<> narrow(shape, World<>::Caps{.host_address_bits = 46});
+  for (World<>* w : {&wide, &narrow}) w->map(Gva{kMmioVa}, kMmioGfn);
+  for (auto _ : state) {
+    Samples floor;
+    Samples ns[2];
+    for (int r = 0; r < kRepeats; ++r) {
+      unsigned i = 0;
+      for (World<>* w : {&wide, &narrow}) {
+        w->empty_with_leaves();
+        floor.add(w->floor_pass(w->order()));
+        if (w->vcpu().handle_fault(Gva{kMmioVa}, pferr::kUser, CpuMode{3, false}).kind != FaultOutcome::Kind::Mmio)
+          std::abort();
+        ns[i++].add(cpu_ns([&] { w->fill(); }) / static_cast<double>(w->order().size()));
+      }
+    }
+    publish(state, "floor_ns", floor);
+    publish(state, "ns_52", ns[0]);
+    publish(state, "ns_46", ns[1]);
+    state.counters["floors_52"] = ns[0].median() / floor.median();
+    state.counters["floors_46"] = ns[1].median() / floor.median();
+  }
+}
+BENCHMARK(cold_fault_address_bits)->Arg(64)->Arg(2048)->Iterations(1)->Unit(benchmark::kMillisecond);
+
 }  // namespace
 }  // namespace shadowmmu::bench
