@@ -114,6 +114,8 @@ extern "C" [[noreturn]] void hv_main(std::uint32_t magic, std::uint32_t info) {
 
   auto& vm = *new (vm_storage.bytes) Vm;
   auto& mmu = *new (mmu_storage.bytes) Mmu(vm, mmu_capabilities(boot));
+  // All options before the frames are ours to hand out: the command line lies in one of them.
+  const std::uint64_t limit = boot.option("limit", 0);
   Torture::Options torture{.rate = boot.option("torture", 0), .seed = boot.option("seed", 0)};
   const EntryState entry = lay_out(vm, boot, torture.rate != 0 ? Mover::kSpareBytes : 0, torture.spare);
 
@@ -121,7 +123,7 @@ extern "C" [[noreturn]] void hv_main(std::uint32_t magic, std::uint32_t info) {
   cpu.vmcb = &vmcb;
   add_slots(cpu, torture);
   // A shadow page takes less than two frames.
-  mmu.set_limit(static_cast<std::uint32_t>(boot.option("limit", vm.frames.available() / 2)));
+  mmu.set_limit(static_cast<std::uint32_t>(limit != 0 ? limit : vm.frames.available() / 2));
   power_on(cpu, entry);
   prepare(cpu);
   say("guest of ", vm.memory.ram_frames() >> 8, " MiB, ", boot.modules[0].size >> 10, " KiB kernel");
