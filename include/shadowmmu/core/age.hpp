@@ -15,9 +15,7 @@ bool age_range(S& s, Gfn first, std::uint64_t pages, bool clear) noexcept {
   ExclusiveGuard<S> g(s);
   bool young = false;
   for_each_region(s, g, first, pages, [&](Slot& slot, Gfn lo, Gfn hi) noexcept {
-    unsigned heads = 0;
-    for_each_head(slot, lo, hi, [&](std::uint32_t head, Level) {
-      heads += head != 0 ? 1U : 0U;
+    const unsigned heads = for_each_head(slot, lo, hi, [&](std::uint32_t head) noexcept {
       HandleList::for_each(s.cells, head, [&](EntryHandle e) {
         auto& p = s.page(e.page());
         const std::uint64_t leaf = S::Memory::template load<Order::Relaxed>(p.table[e.entry()]);

@@ -72,11 +72,8 @@ template <class S>
   slot->set_log(m);
   s.logs += 1;
   for_each_region(s, g, slot->first(), slot->pages(), [&](Slot& at, Gfn lo, Gfn hi) noexcept {
-    unsigned heads = 0;
-    for_each_head(at, lo, hi, [&](std::uint32_t head, Level) {
-      heads += head != 0 ? 1U : 0U;
-      g.owe(rearm_head(s, Entries<S>(g.held()), head, m));
-    });
+    const unsigned heads = for_each_head(
+        at, lo, hi, [&](std::uint32_t head) noexcept { g.owe(rearm_head(s, Entries<S>(g.held()), head, m)); });
     return 1 + heads / 32;
   });
   return Unit{};
@@ -140,7 +137,7 @@ std::uint64_t take_log_word(S& s, ExclusiveGuard<S>& g, Slot& slot, std::uint64_
       if (head_dirty(s, *slot.rmap(first + n, Level{1}))) slot.template mark_dirty<Memory>(first + n);
     }
   std::uint64_t old = Memory::template load<Order::Relaxed>(*word);
-  if (!rearm) return old;
+  if (!rearm || (old & mask) == 0) return old;
   while (!Memory::template compare_exchange<Order::AcqRel>(*word, old, old & ~mask)) {
   }
   for (std::uint64_t bits = old & mask; bits != 0; bits &= bits - 1) {

@@ -29,25 +29,30 @@ void for_each_region(S& s, ExclusiveGuard<S>& g, Gfn first, std::uint64_t pages,
   }
 }
 
-/// Calls visit(rmap word, level) for every word that holds leaves of [first, end), large ones that overlap it included.
-/// Requires: the range lies in one 2 MiB region of the slot. Complexity: O(1) where no head was made, else O(gfns).
+/// Calls visit(rmap word) for every word that holds leaves of [first, end), large ones that overlap it included.
+/// Returns: how many. Requires: the range lies in one 2 MiB region of the slot. Complexity: O(1) where no head was
+/// made, else a look at each gfn's word.
 template <class F>
-void for_each_head(Slot& slot, Gfn first, Gfn end, F&& visit) noexcept {
-  visit(slot.large(first, Level{3}).rmap, Level{3});
-  visit(slot.large(first, Level{2}).rmap, Level{2});
-  if (!slot.has_heads(first)) return;
-  for (Gfn gfn = first; gfn < end; gfn = gfn + 1) visit(*slot.rmap(gfn, Level{1}), Level{1});
+unsigned for_each_head(Slot& slot, Gfn first, Gfn end, F&& visit) noexcept {
+  unsigned n = 0;
+  const auto look = [&](std::uint32_t& head) noexcept {
+    if (head == 0) return;
+    n += 1;
+    visit(head);
+  };
+  for (const Level l : kLargeLevels) look(slot.large(first, l).rmap);
+  if (!slot.has_heads(first)) return n;
+  // The words of a region lie side by side in one frame.
+  std::uint32_t* const heads = slot.rmap(first, Level{1});
+  for (std::uint64_t i = 0; i < end - first; ++i) look(heads[i]);
+  return n;
 }
 
 /// Effects: drops every leaf that maps a gfn of [first, end). Returns: work done. Flush: by the guard.
 template <class S>
 unsigned zap_leaves(S& s, ExclusiveGuard<S>& g, Slot& slot, Gfn first, Gfn end) noexcept {
-  unsigned heads = 0;
-  for_each_head(slot, first, end, [&](std::uint32_t& head, Level) {
-    if (head == 0) return;
-    heads += 1;
-    g.owe(rmap_zap_head(s, Entries<S>(g.held()), head));
-  });
+  const unsigned heads = for_each_head(
+      slot, first, end, [&](std::uint32_t& head) noexcept { g.owe(rmap_zap_head(s, Entries<S>(g.held()), head)); });
   return 1 + heads / 32;
 }
 

@@ -98,8 +98,10 @@ template <class S>
 unsigned zap_tables_in(S& s, ExclusiveGuard<S>& g, Slot& slot, Gfn first, Gfn end) noexcept {
   unsigned zapped = 0;
   if (!slot.has_track(first)) return 0;
-  for (Gfn gfn = first; gfn < end; gfn = gfn + 1) {
-    while (slot.track(gfn).upper != 0 || slot.track(gfn).leaf != 0) {
+  const TrackCount* const counts = &slot.track_cell(first);  // those of a region lie side by side in one frame
+  for (std::uint64_t i = 0; i < end - first; ++i) {
+    const Gfn gfn = first + i;
+    while (counts[i].upper != 0 || counts[i].leaf != 0) {
       typename S::Page* found = nullptr;
       for (auto& p : s.hash.bucket(gfn))
         if (p.gfn == gfn && !p.role.direct()) found = &p;

@@ -39,11 +39,17 @@ void note_written(S& s, Gfn first, Level l) noexcept {
 }
 
 /// Effects: clears a present leaf whose rmap entry is gone already. Uses an exchange, since hardware may set D
-/// meanwhile; a D that was set is noted. Flush: owed by the caller.
+/// meanwhile, but where none can see the page any more; a D that was set is noted. Flush: owed by the caller.
 template <class S>
 FlushOwed clear_leaf(S& s, Entries<S> h, typename S::Page& p, unsigned i) noexcept {
   h.verify(s.lock);
-  const std::uint64_t was = S::Memory::template exchange<Order::AcqRel>(p.table[i], 0);
+  std::uint64_t was = 0;
+  if (p.generation != s.generation && s.obsolete_unseen()) {
+    was = entry<S>(p, i);
+    S::Memory::plain(p.table[i], 0);
+  } else {
+    was = S::Memory::template exchange<Order::AcqRel>(p.table[i], 0);
+  }
   if (S::Arch::dirty(s.caps, was)) note_written(s, s.leaf_gfn(p, i), p.role.level());
   p.live = static_cast<std::uint16_t>(p.live - 1U);
   return flush_for(s, p, i);

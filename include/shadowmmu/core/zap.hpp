@@ -72,7 +72,8 @@ void prepare_zap(S& s, ExclusiveGuard<S>& g, typename S::Page& p) noexcept {
   const Structure<S> h = g.held();
   const bool obsolete = p.generation != s.generation;
   FlushOwed owed = FlushOwed::all();
-  for (unsigned i = 0; i < kEntriesPerTable && p.live != 0; ++i) owed |= zap_entry(s, h, p, i);
+  for (unsigned i = 0; i < kEntriesPerTable && p.live != 0; ++i)
+    if (entry<S>(p, i) != 0) owed |= zap_entry(s, h, p, i);
   while (p.parents != 0) {
     const EntryHandle e = HandleList::any(s.cells, p.parents);
     owed |= unlink_child(s, h, s.page(e.page()), e.entry());
