@@ -68,6 +68,22 @@ TEST_CASE("4.1 invalidating takes no lock and visits no page, but once in 2^bits
   CHECK(b.stats().mmio_wraps == 3);
 }
 template <class A>
+void whole_width(std::uint64_t width) {
+  TestHost host(1024, 4096);
+  ShadowMmu<A, lock::Spin, reclaim::Fifo, TestHost> mmu(host);
+  REQUIRE(mmu.add_slot(Gfn{0}, 1024).ok());  // generation 1
+  for (std::uint64_t i = 1; i < width - 1; ++i) mmu.invalidate_mmio();
+  CHECK(mmu.stats().mmio_wraps == 0);
+  CHECK(mmu.stats().generations == 0);
+  mmu.invalidate_mmio();
+  CHECK(mmu.stats().mmio_wraps == 1);
+  CHECK(mmu.stats().generations == 1);
+}
+TEST_CASE("4.1 in full width everything is purged once in 524,288 invalidations, or 1,048,576 under EPT") {
+  whole_width<arch::X86_64>(524'288);
+  whole_width<arch::Ept>(1'048'576);
+}
+template <class A>
 void round_trip(typename A::Caps caps, Access access) {
   for (std::uint64_t g = 0; g < std::uint64_t{1} << A::kMmioGenerationBits; ++g) {
     const Gfn gfn{(g * 0x9e37'79b9) & 0xffff'ffff};
