@@ -41,29 +41,32 @@ class Mmu {
   }
   Mmu(const Mmu&) = delete;
   Mmu& operator=(const Mmu&) = delete;
-  /// Effects: zaps everything and gives every frame back. Requires: no vCPU is registered any more. Holds the lock
-  /// throughout: nobody can wait for it.
+  /// Effects: releases (see `release`) and gives every frame back. Requires: no vCPU is registered any more.
   ~Mmu() { destroy(); }
 
   /// Effects: guest frames [first, first + pages) are memory that the Host backs. Errors: BadRange, Overlap,
-  /// TooManySlots, OutOfMemory; then nothing changed. Locking: slots lock, then the lock. Allocates: 2 frames, 1 a
-  /// started 128 GiB, 2 a started GiB.
+  /// TooManySlots, OutOfMemory; then nothing changed. Locking: slots lock, then the lock. Flush: none, but where MMIO
+  /// generations are used up with it (then as zap_all_fast). Allocates: 2 frames, 1 a started 128 GiB, 2 a started GiB.
   [[nodiscard]] Result<SlotId> add_slot(Gfn first, std::uint64_t pages, SlotFlags flags = {}) noexcept {
-    return core::add_slot(state_, first, pages, flags);
+    return relieved([&]() noexcept { return core::add_slot(state_, first, pages, flags); });
   }
   /// Effects: the slot is no memory any more and no entry maps it when this returns; with it goes every shadow page, or
   /// (Config::kSlotRemoval Targeted) only what maps it or shadows tables in it. The Host's memory must be there until
   /// then. Errors: NoSuchSlot, OutOfMemory. Locking: slots lock, then the lock, which is let go on the way. Flush:
   /// done. Complexity: All: O(shadow pages); Targeted: O(pages of the slot that ever were mapped + their entries).
-  [[nodiscard]] Status remove_slot(SlotId id) noexcept { return core::remove_slot(state_, id); }
+  [[nodiscard]] Status remove_slot(SlotId id) noexcept {
+    return relieved([&]() noexcept { return core::remove_slot(state_, id); });
+  }
   /// Effects: the slot lies at `first` from now on. Its memory is the Host's answer for the new gfns; until this
   /// returns also for the old ones. Faults on it meanwhile are Retry. Errors: NoSuchSlot, BadRange, Overlap, LogActive,
   /// OutOfMemory; then nothing changed. Locking, flush: as remove_slot.
-  [[nodiscard]] Status move_slot(SlotId id, Gfn first) noexcept { return core::place_slot(state_, id, first, 0); }
+  [[nodiscard]] Status move_slot(SlotId id, Gfn first) noexcept {
+    return relieved([&]() noexcept { return core::place_slot(state_, id, first, 0); });
+  }
   /// Effects: the slot has so many pages from now on. As move_slot in all else.
   [[nodiscard]] Status resize_slot(SlotId id, Gfn first, std::uint64_t pages) noexcept {
     if (pages == 0) return Error::BadRange;
-    return core::place_slot(state_, id, first, pages);
+    return relieved([&]() noexcept { return core::place_slot(state_, id, first, pages); });
   }
   /// Effects: the slot is read-only, or no longer. Errors: NoSuchSlot. Locking, flush: as zap_slot.
   [[nodiscard]] Status set_slot_flags(SlotId id, SlotFlags flags) noexcept {
@@ -85,18 +88,7 @@ class Mmu {
 
   /// Effects: acts on a write to guest memory that the guest's CPU did not make (emulator, DMA), after it was made.
   /// Requires: bytes > 0. Locking: takes the lock. Flush: done. Complexity: O(shadow pages of the frame).
-  void guest_wrote(Gpa gpa, std::uint64_t bytes) noexcept {
-    core::ExclusiveGuard<State> g(state_);
-    while (bytes != 0) {
-      const auto offset = static_cast<unsigned>(gpa.value() & kPageMask);
-      const std::uint64_t here = bytes < kPageSize - offset ? bytes : kPageSize - offset;
-      if (core::Slot* slot = state_.snapshot->find_any(frame_of(gpa)))
-        slot->template mark_dirty<typename State::Memory>(frame_of(gpa));
-      core::note_write(state_, g, frame_of(gpa), offset, static_cast<unsigned>(here));
-      gpa = gpa + here;
-      bytes -= here;
-    }
-  }
+  void guest_wrote(Gpa gpa, std::uint64_t bytes) noexcept { core::guest_wrote(state_, gpa, bytes); }
 
   /// Effects: every shadow page is obsolete at once and freed when this returns; roots in use as soon as their vCPU has
   /// loaded another, which each does before it enters again. Locking: slots lock, then the lock: for a prologue that is
@@ -116,7 +108,8 @@ class Mmu {
   /// Effects: every MMIO entry made so far is invalid. Locking: none; once in 2^(generation bits) calls as
   /// zap_all_fast. Flush: none. Complexity: O(1). Source: KVM, "fast invalidate all mmio sptes" (2013).
   void invalidate_mmio() noexcept { core::MmioGeneration<State>::invalidate(state_); }
-  /// Effects: the VM ends: everything is zapped and freed. Requires: no vCPU is in the guest, nor enters it meanwhile.
+  /// Effects: the VM ends: everything is zapped and freed, roots that vCPUs still have loaded as these let them go.
+  /// Requires: no vCPU is in the guest, nor enters it meanwhile.
   /// Locking: slots lock, then the lock: held throughout, or let go on the way (Config::kTeardown). Flush: one.
   void release() noexcept { core::release_all(state_); }
 
@@ -132,7 +125,7 @@ class Mmu {
   /// written. Errors: NoSuchSlot, LogActive, OutOfMemory; then nothing changed. Allocates: up to 9 frames a started
   /// GiB. Locking: slots lock, then the lock, let go on the way. Flush: done. Complexity: as test_young.
   [[nodiscard]] Status start_dirty_log(SlotId id, DirtyMethod m = DirtyMethod::WriteProtect) noexcept {
-    return core::start_dirty_log(state_, id, m);
+    return relieved([&]() noexcept { return core::start_dirty_log(state_, id, m); });
   }
   /// Effects: the log ends; large mappings come back as they are used. Errors: NoSuchSlot, LogInactive. As above else.
   [[nodiscard]] Status stop_dirty_log(SlotId id) noexcept { return core::stop_dirty_log(state_, id); }
@@ -164,7 +157,9 @@ class Mmu {
   /// Effects: large leaves of the slot are split down to 4 KiB now, none evicted for it. Errors: NoSuchSlot,
   /// OutOfMemory (frames or shadow pages ended; the rest is split on demand). Locking: slots lock; the lock for one at
   /// a time.
-  [[nodiscard]] Status split_large_pages(SlotId id) noexcept { return core::split_large_pages(state_, id); }
+  [[nodiscard]] Status split_large_pages(SlotId id) noexcept {
+    return relieved([&]() noexcept { return core::split_large_pages(state_, id); });
+  }
   /// Effects: up to `budget` 2 MiB regions that code had split (Caps::nx_huge) may be mapped large again. Returns: how
   /// many. Locking: takes the lock, let go on the way. Flush: done. To be called now and then.
   std::uint32_t recover_exec_splits(std::uint32_t budget) noexcept { return core::recover_exec_splits(state_, budget); }
@@ -172,18 +167,9 @@ class Mmu {
   /// Effects: at most n shadow pages from now on, or the least that can work if that is more; excess pages go now.
   /// Soft: a fault or a root load that has begun may exceed it by up to three pages rather than fail.
   /// Returns: that least number. Locking: takes the lock. Flush: done.
-  std::uint32_t set_limit(std::uint32_t n) noexcept {
-    core::ExclusiveGuard<State> g(state_);
-    state_.wanted_limit = n == 0 ? 1 : n;
-    core::apply_limit(state_);
-    static_cast<void>(core::evict(state_, g, 0));
-    return core::least_limit(state_);
-  }
+  std::uint32_t set_limit(std::uint32_t n) noexcept { return core::set_limit(state_, n); }
   /// Effects: frees up to n shadow pages, obsolete ones first. Returns: how many. Flush: done.
-  std::uint32_t shrink(std::uint32_t n) noexcept {
-    core::ExclusiveGuard<State> g(state_);
-    return core::evict(state_, g, std::uint64_t{core::available_pages(state_)} + n);
-  }
+  std::uint32_t shrink(std::uint32_t n) noexcept { return core::shrink_by(state_, n); }
 
   /// Returns: the verdict on every invariant. Locking: takes the lock. Complexity: O(pages * 512).
   [[nodiscard]] AuditReport audit() noexcept {
@@ -241,6 +227,14 @@ class Mmu {
       static_assert(HostNotes<H>,
                     "shadowmmu: Host lacks public noexcept should_yield() -> bool or wrote(Gfn, pages) "
                     "(concepts/host.hpp)");
+  }
+  /// An operation that fails for want of frames is tried again as long as obsolete pages can be given back.
+  template <class F>
+  auto relieved(F&& operation) noexcept {
+    for (;;) {
+      const auto r = operation();
+      if (r.ok() || r.error() != Error::OutOfMemory || !core::relieve(state_)) return r;
+    }
   }
   void destroy() noexcept {
     if constexpr (HostComplete<H>) give_everything_back();  // else check_host() has said it: one error is enough

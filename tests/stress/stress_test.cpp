@@ -63,6 +63,9 @@ void storm(Setup&& setup) {
       sim::Random rng(77);
       while (!stop) {
         mmu.unmap(Gfn{rng.below(1024)}, 1 + rng.below(64));
+        const std::uint64_t written[] = {rng.below(1024) << 12, rng.below(1024) << 12};
+        mmu.drain_dirty_buffer(written, 2);  // beside a log that stops
+        mmu.guest_wrote(Gpa{rng.below(1024) << 12}, 8);
         if (rng.chance(1, 20)) mmu.zap_all_fast();
         if (rng.chance(1, 10)) static_cast<void>(mmu.shrink(4));
         if (rng.chance(1, 30)) {

@@ -93,7 +93,7 @@ concept ArchEntries = requires(std::uint64_t e, Level l, const LeafSpec& s, cons
 template <class A>
 concept ArchMmio = requires(std::uint64_t e, const typename A::Caps& c, const MmioSpec& m) {
   requires A::kMmioGenerationBits >= 19 && A::kMmioGenerationBits <= 32;
-  requires (A::kMmioFixedBits & A::kMmioGenerationMask) == 0 && (A::kMmioFixedBits & A::kMmioAccessBits) == 0 &&
+  requires(A::kMmioFixedBits & A::kMmioGenerationMask) == 0 && (A::kMmioFixedBits & A::kMmioAccessBits) == 0 &&
       (A::kMmioGenerationMask & A::kMmioAccessBits) == 0 &&
       ((A::kMmioGenerationMask | A::kMmioAccessBits) & A::kAddressBits) == 0;
   { A::mmio(e) }

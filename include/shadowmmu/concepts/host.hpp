@@ -70,8 +70,8 @@ concept HostFlush = requires(H& h, const FlushRequest& r, VcpuId v) {
   noexcept;
 };
 
-/// What goes on beside the Mmu. `should_yield`: whether long work should let the Mmu's lock go although nobody waits for
-/// it (a pending reschedule, say); the Mmu asks after every few pages of it. `wrote` tells that the guest may have
+/// What goes on beside the Mmu. `should_yield`: whether long work should let the Mmu's lock go although nobody waits
+/// for it (a pending reschedule, say); the Mmu asks after every few pages of it. `wrote` tells that the guest may have
 /// written gfns [first, first + pages) through an entry that is losing its mark: the Host must treat what backs them as
 /// dirty. Both may be called with the lock held.
 template <class H>
@@ -83,7 +83,7 @@ concept HostNotes = requires(H& h, Gfn first, std::uint64_t pages) {
 };
 
 template <class H>
-concept Host =
-    HostComplete<H> && HostFrames<H> && HostAddresses<H> && HostGuestMemory<H> && HostBacking<H> && HostFlush<H> && HostNotes<H>;
+concept Host = HostComplete<H> && HostFrames<H> && HostAddresses<H> && HostGuestMemory<H> && HostBacking<H> &&
+    HostFlush<H> && HostNotes<H>;
 
 }  // namespace shadowmmu

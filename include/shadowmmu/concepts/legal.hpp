@@ -77,9 +77,10 @@ struct Explain {
                 "shadowmmu: Arch::kSoftwareBits uses bits 62:59, where protection keys live; move the software bits");
   static_assert(R != Rule::ArchEntries,
                 "shadowmmu: Arch lacks a noexcept entry function of concepts/arch.hpp (present, leaf, make_leaf, ...)");
-  static_assert(R != Rule::ArchMmio,
-                "shadowmmu: Arch's MMIO entries lack a function of concepts/arch.hpp, have a generation of fewer than 19 "
-                "bits, or parts that overlap");
+  static_assert(
+      R != Rule::ArchMmio,
+      "shadowmmu: Arch's MMIO entries lack a function of concepts/arch.hpp, have a generation of fewer than 19 "
+      "bits, or parts that overlap");
   static_assert(
       R != Rule::LockExclusion,
       "shadowmmu: Lock lacks public noexcept lock(), unlock() or contended() const; add them or mark them noexcept");

@@ -26,7 +26,7 @@ bool age_range(S& s, Gfn first, std::uint64_t pages, bool clear) noexcept {
                       [&s](std::uint64_t old) { return S::Arch::aged(s.caps, old); });
       });
     });
-    return 1 + heads / 64;
+    return RegionWork{hi, 1 + heads / 64};
   });
   return young;
 }

@@ -117,9 +117,9 @@ class Audit {
     if (S::Memory::plain(s_.invalidating) == 0) {
       const Backing b = s_.host.backing(gfn, false);
       expect(Arch::address(e) == address_of(b.pfn), "a leaf maps another frame than the Host's", gfn.value());
-      expect(
-          !Arch::writable(e) || (b.kind != Backing::Kind::ReadOnly && !slot->template read_only<typename S::Memory>()),
-          "a leaf lets read-only memory be written", gfn.value());
+      expect(!Arch::writable(e) || slot->settling() ||
+                 (b.kind != Backing::Kind::ReadOnly && !slot->template read_only<typename S::Memory>()),
+             "a leaf lets read-only memory be written", gfn.value());
     }
     expect(!Arch::writable(e) || Arch::host_writable(e), "a writable leaf is not marked host-writable", p.index);
     expect(level == Level{1} || slot->large(gfn, level).disallow == 0, "a large leaf where none is allowed",

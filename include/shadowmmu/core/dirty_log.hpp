@@ -74,7 +74,7 @@ template <class S>
   for_each_region(s, g, slot->first(), slot->pages(), [&](Slot& at, Gfn lo, Gfn hi) noexcept {
     const unsigned heads = for_each_head(
         at, lo, hi, [&](std::uint32_t head) noexcept { g.owe(rearm_head(s, Entries<S>(g.held()), head, m)); });
-    return 1 + heads / 32;
+    return RegionWork{hi, 1 + heads / 32};
   });
   return Unit{};
 }
@@ -102,10 +102,10 @@ template <class S>
 /// Effects: drops the 4 KiB leaves in direct pages of a region that the Host backs by a large page and nothing forbids
 /// to map as one. Returns: work done. Flush: by the guard.
 template <class S>
-unsigned collapse_region(S& s, ExclusiveGuard<S>& g, Slot& slot, Gfn first, Gfn end) noexcept {
-  if (!slot.has_heads(first) || slot.large(first, Level{2}).disallow != 0) return 1;
+RegionWork collapse_region(S& s, ExclusiveGuard<S>& g, Slot& slot, Gfn first, Gfn end) noexcept {
+  if (!slot.has_heads(first) || slot.large(first, Level{2}).disallow != 0) return {end, 1};
   const Backing b = s.host.backing(first, false);
-  if (b.kind != Backing::Kind::Memory || b.level == Level{1}) return 1;
+  if (b.kind != Backing::Kind::Memory || b.level == Level{1}) return {end, 1};
   for (Gfn gfn = first; gfn < end; gfn = gfn + 1) {
     std::uint32_t& head = *slot.rmap(gfn, Level{1});
     for (bool again = true; again;) {
@@ -119,7 +119,7 @@ unsigned collapse_region(S& s, ExclusiveGuard<S>& g, Slot& slot, Gfn first, Gfn 
       again = true;
     }
   }
-  return 8;
+  return {end, 8};
 }
 
 /// Effects: what the D bits of 64 gfns say is in word i of the log; with `rearm`, the gfns of `mask` that are set there

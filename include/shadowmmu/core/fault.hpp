@@ -89,8 +89,7 @@ template <class S>
 /// Returns: whether a host invalidation of gfn is in progress or has ended since the sequence was read.
 template <class S>
 [[nodiscard]] bool invalidated_meanwhile(S& s, Gfn gfn, std::uint64_t seq) noexcept {
-  if (S::Memory::plain(s.invalidating) != 0 && gfn >= s.invalidate_first && gfn < s.invalidate_end) return true;
-  return S::Memory::plain(s.invalidate_seq) != seq;
+  return being_invalidated(s, gfn, 1) || S::Memory::plain(s.invalidate_seq) != seq;
 }
 
 /// Returns: whether the guest's entry at `level` still reads as it was walked.
@@ -321,7 +320,8 @@ void remember_mmio(Fault<S>& f) noexcept {
   s.stats.add(&Counters::faults);
   s.stats.add(&Counters::faults_mmio);
   if (f.walk.gfn.value() >= kMaxGfn || !MmioGeneration<S>::stable(f.mmio_generation)) return;
-  if (s.snapshot != f.slots || walked_retiring(f)) return;
+  // After an invalidation the guest's tables may lie elsewhere: what the walk read from cannot be read again.
+  if (s.snapshot != f.slots || walked_retiring(f) || invalidated_meanwhile(s, f.walk.gfn, f.invalidate_seq)) return;
   if (!well_supplied(s) && (!make_pages_available(s, g) || !reserve_metadata(s, g, f.v.magazine))) return;
   if (f.v.path.epoch != s.epoch && root_stale(s, f.v)) return;
   if (fetch(f, g) != Fetched::Fixed) return;
@@ -393,7 +393,7 @@ template <class S>
       S::Memory::plain(v.mmio_cached, v.mmio_cached + 1);
       return FaultOutcome::at(Kind::Mmio, at, request);
     }
-    if (check_mmio(s, v, address, request, smap_enforced, mmio_generation, at) == MmioCheck::Hit)
+    if (check_mmio(s, v, address, request, smap_enforced, at) == MmioCheck::Hit)
       return FaultOutcome::at(Kind::Mmio, at, request);
   }
   if (!v.magazine.ready() && !supply(s, v)) return FaultOutcome::of(Kind::OutOfMemory);

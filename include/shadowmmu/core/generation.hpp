@@ -30,7 +30,8 @@ class Generations {
   /// still bears is not used again: such pages go first. Complexity: O(vCPUs). Requires: the slots lock.
   static void begin(S& s, ExclusiveGuard<S>& g) noexcept {
     const auto next = static_cast<typename S::Generation>(s.generation + 1U);
-    while (!s.obsolete.empty() && s.obsolete.front().generation == next) prepare_zap(s, g, s.obsolete.front());
+    while (!s.obsolete.empty() && s.obsolete.front().generation == next)
+      static_cast<void>(prepare_zap(s, g, s.obsolete.front()));
     s.generation = next;
     s.generations += 1;
     s.stats.add(&Counters::generations);
@@ -84,15 +85,32 @@ void obsolete_all(S& s) noexcept {
   Generations<S>::begin(s, g);
 }
 
-/// Effects: zaps up to `budget` obsolete pages, oldest first. Returns: how many.
+/// Effects: zaps obsolete pages, oldest first, until `budget` of them are to be freed. Returns: how many are; roots in
+/// use, which only their vCPUs can let go, do not count.
 template <class S>
 std::uint32_t zap_obsolete(S& s, ExclusiveGuard<S>& g, std::uint32_t budget) noexcept {
   std::uint32_t n = 0;
-  while (n < budget && !s.obsolete.empty()) {
-    prepare_zap(s, g, s.obsolete.front());
-    n += 1;
-  }
+  while (n < budget && !s.obsolete.empty()) n += prepare_zap(s, g, s.obsolete.front()) ? 1U : 0U;
   return n;
+}
+
+/// Effects: gives obsolete pages, and zapped ones that wait, back to the Host. Returns: whether there were any: a Host
+/// that had no frame may have one now. Locking: takes the lock.
+template <class S>
+[[nodiscard]] bool relieve(S& s) noexcept {
+  ExclusiveGuard<S> g(s);
+  if (s.obsolete.empty() && s.dropped.empty()) return false;
+  static_cast<void>(zap_obsolete(s, g, Generations<S>::kFreeAtOnce));
+  g.settle();
+  return true;
+}
+/// Returns: a zeroed frame; nullptr only where the Host has none and no obsolete page is left. Locking: none held.
+template <class S>
+[[nodiscard]] void* fresh_frame(S& s, FrameKind kind) noexcept {
+  for (;;) {
+    void* p = Magazine::fresh(s.host, kind);
+    if (p != nullptr || !relieve(s)) return p;
+  }
 }
 
 /// Effects: the VM ends: every page is zapped and freed. Requires: no vCPU is in the guest, nor enters it meanwhile.
@@ -106,7 +124,10 @@ void release_all(S& s) noexcept {
     Generations<S>::begin(s, g);
     s.flush(FlushOwed::all());
     s.covered = s.generations;
-    while (zap_obsolete(s, g, Generations<S>::kFreeAtOnce) != 0) g.free_unseen();
+    while (!s.obsolete.empty()) {
+      static_cast<void>(zap_obsolete(s, g, Generations<S>::kFreeAtOnce));
+      g.free_unseen();
+    }
   }
 }
 

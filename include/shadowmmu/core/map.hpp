@@ -26,7 +26,13 @@ enum class Mapped : std::uint8_t {
   WriteRefused,  ///< in place, but the frame is write-tracked
 };
 
-/// Returns: the largest level that guest, host and slot allow for gfn.
+/// Returns: whether a host invalidation in progress touches [first, first + pages).
+template <class S>
+[[nodiscard]] bool being_invalidated(const S& s, Gfn first, std::uint64_t pages) noexcept {
+  return S::Memory::plain(s.invalidating) != 0 && first < s.invalidate_end && s.invalidate_first < first + pages;
+}
+
+/// Returns: the largest level that guest, host and slot allow for gfn, and no invalidation beside it.
 template <class S>
 [[nodiscard]] Level mapping_level(S& s, Slot& slot, Gfn gfn, const Backing& b, Level guest) noexcept {
   if (slot.log() != DirtyMethod::Off) return Level{1};
@@ -36,7 +42,9 @@ template <class S>
   unsigned best = 1;
   for (unsigned l = 2; l <= top; ++l) {
     const std::uint64_t inside = Level{l}.frames() - 1;
-    if ((b.pfn.value() & inside) != (gfn.value() & inside) || slot.large(gfn, Level{l}).disallow != 0) break;
+    if ((b.pfn.value() & inside) != (gfn.value() & inside) || slot.large(gfn, Level{l}).disallow != 0 ||
+        being_invalidated(s, Gfn{gfn.value() & ~inside}, inside + 1))
+      break;
     best = l;
   }
   return Level{best};
@@ -97,7 +105,8 @@ Mapped set_leaf(S& s, ExclusiveGuard<S>& g, typename S::Vcpu& v, Slot& slot, typ
       else
         note_written(s, first, r.level);
     }
-    if (lost.bits() != 0) g.owe(flush_for(s, p, i));
+    // An aged entry has no rights left to lose, but TLBs may know it as writable.
+    if (lost.bits() != 0 || (Arch::mmu_writable(was) && !Arch::writable(fresh))) g.owe(flush_for(s, p, i));
     return refused ? Mapped::WriteRefused : Mapped::Installed;
   }
   if (old != 0) drop_mmio(s, Entries<S>(g.held()), p, i);

@@ -73,6 +73,9 @@ class Slot {
     Memory::template store<memory::Order::Release>(read_only_, f.read_only ? 1U : 0U);
   }
   [[nodiscard]] DirtyMethod log() const noexcept { return log_; }
+  /// Whether entries from before a change of flags may be there still.
+  [[nodiscard]] bool settling() const noexcept { return settling_; }
+  void set_settling(bool on) noexcept { settling_ = on; }
   [[nodiscard]] SlotId id() const noexcept { return id_; }
 
   /// Returns: the rmap word of (level, gfn), or nullptr where none was ever made. Requires: contains(g).
@@ -252,6 +255,7 @@ class Slot {
   std::uint64_t first_ = 0, pages_ = 0, base_gib_ = 0;
   std::uint32_t read_only_ = 0;  ///< cell
   DirtyMethod log_ = DirtyMethod::Off;
+  bool settling_ = false;
   SlotId id_{};
   Gib* top_[256] = {};
 };

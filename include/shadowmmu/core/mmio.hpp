@@ -27,7 +27,7 @@ class MmioGeneration {
   [[nodiscard]] static constexpr bool stable(std::uint64_t g) noexcept { return (g & kInProgress) == 0; }
 
   /// Effects: every MMIO entry made so far is invalid. Locking: none; once in 2^kBits calls the slots lock and the
-  /// Mmu's, to purge. Complexity: O(1); the purge O(vCPUs).
+  /// Mmu's, to purge. Complexity: O(1); the purge O(shadow pages).
   static void invalidate(S& s) noexcept {
     std::uint64_t g = S::Memory::template load<Order::Relaxed>(s.mmio_generation);
     for (;;) {
@@ -102,8 +102,9 @@ enum class MmioCheck : std::uint8_t {
 
 template <class S>
 [[nodiscard]] MmioCheck check_mmio(S& s, typename S::Vcpu& v, Gva a, AccessRequest request, bool smap_enforced,
-                                   std::uint64_t generation, Gpa& gpa) noexcept {
+                                   Gpa& gpa) noexcept {
   const ExclusiveGuard<S> g(s);
+  const std::uint64_t generation = MmioGeneration<S>::now(s);
   const auto counted = [&s](MmioCheck c) noexcept {
     s.stats.add(c == MmioCheck::Hit ? &Counters::mmio_hits : &Counters::mmio_stale);
     if (c == MmioCheck::Hit) s.stats.add(&Counters::faults);

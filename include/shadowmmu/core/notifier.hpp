@@ -2,15 +2,23 @@
 #pragma once
 #include <cstdint>
 
-#include "shadowmmu/core/spte.hpp"
+#include "shadowmmu/core/zap.hpp"
 
 /// Host invalidation: the Host takes frames back. Faults snapshot the sequence before they ask for a frame and check
 /// range and sequence under the lock, so that none installs what was taken meanwhile.
 namespace shadowmmu::core {
 
+/// How far a piece of work on a range of gfns got, and how many shadow pages' worth it was.
+struct RegionWork {
+  Gfn reached{};
+  unsigned pages = 0;
+};
+/// `reached` of work that wants no more.
+inline constexpr Gfn kEverywhere{~std::uint64_t{0}};
+
 /// Calls work(slot, first, end) for the part of each slot that lies in [first, first + pages), in pieces of one 2 MiB
-/// region at most, upwards. The lock may be let go between two pieces, so the slot is looked up anew for each.
-/// `work` returns how many shadow pages' worth of work it did.
+/// region at most, upwards; work that has done enough for one critical section stops short of the end and is called
+/// again from there. The lock may be let go between two calls, so the slot is looked up anew for each.
 template <class S, class F>
 void for_each_region(S& s, ExclusiveGuard<S>& g, Gfn first, std::uint64_t pages, F&& work) noexcept {
   const std::uint64_t most = ~std::uint64_t{0} - first.value();
@@ -23,8 +31,9 @@ void for_each_region(S& s, ExclusiveGuard<S>& g, Gfn first, std::uint64_t pages,
     const Gfn region_end{(at.next.value() / Level{2}.frames() + 1) * Level{2}.frames()};
     Gfn end = region_end < slot->end() ? region_end : slot->end();
     if (at.end < end) end = at.end;
-    walk.add(work(*slot, at.next, end));
-    at.next = end;
+    const RegionWork done = work(*slot, at.next, end);
+    walk.add(done.pages);
+    at.next = done.reached;
     g.yield(walk);
   }
 }
@@ -48,12 +57,22 @@ unsigned for_each_head(Slot& slot, Gfn first, Gfn end, F&& visit) noexcept {
   return n;
 }
 
-/// Effects: drops every leaf that maps a gfn of [first, end). Returns: work done. Flush: by the guard.
+/// Effects: drops every leaf that maps a gfn of [first, reached). Flush: by the guard.
 template <class S>
-unsigned zap_leaves(S& s, ExclusiveGuard<S>& g, Slot& slot, Gfn first, Gfn end) noexcept {
-  const unsigned heads = for_each_head(
-      slot, first, end, [&](std::uint32_t& head) noexcept { g.owe(rmap_zap_head(s, Entries<S>(g.held()), head)); });
-  return 1 + heads / 32;
+RegionWork zap_leaves(S& s, ExclusiveGuard<S>& g, Slot& slot, Gfn first, Gfn end) noexcept {
+  constexpr unsigned kLeavesAPage = 32;  // so many cost about what a shadow page does
+  unsigned leaves = 0;
+  const auto zap = [&](std::uint32_t& head) noexcept {
+    if (head == 0) return;
+    leaves += HandleList::length(s.cells, head);
+    g.owe(rmap_zap_head(s, Entries<S>(g.held()), head));
+  };
+  for (const Level l : kLargeLevels) zap(slot.large(first, l).rmap);
+  if (!slot.has_heads(first)) return {end, 1 + leaves / kLeavesAPage};
+  std::uint32_t* const heads = slot.rmap(first, Level{1});
+  std::uint64_t i = 0;
+  while (i < end - first && leaves < S::Config::kYieldPages * kLeavesAPage) zap(heads[i++]);
+  return {first + i, 1 + leaves / kLeavesAPage};
 }
 
 template <class S>

@@ -15,7 +15,7 @@ class SlotSection {
   SlotSection(S& s, typename S::Vcpu& v) noexcept : vcpu_(v) {
     // The mark before the read of the pointer: one locked exchange does both.
     S::Memory::template exchange<memory::Order::SeqCst>(v.section, v.section + 1);
-    snapshot_ = S::Memory::template load<memory::Order::Acquire>(s.snapshot);
+    snapshot_ = S::Memory::template load<memory::Order::SeqCst>(s.snapshot);
   }
   SlotSection(const SlotSection&) = delete;
   ~SlotSection() { S::Memory::template store<memory::Order::Release>(vcpu_.section, vcpu_.section + 1); }

@@ -43,23 +43,39 @@ template <class S>
   return s.used >= s.limit ? 0U : s.limit - s.used;
 }
 
-/// Effects: zaps pages until `want` are available under the limit: obsolete ones, then the policy's victims; settles,
-/// so that they are free. Returns: how many were zapped. Flush: one for all, by the guard.
+/// Effects: zaps pages until `want` are available under the limit, `most` at most: obsolete ones, then the policy's
+/// victims; settles, so that they are free. Returns: how many were freed. Flush: one for all, by the guard.
 template <class S>
-std::uint32_t evict(S& s, ExclusiveGuard<S>& g, std::uint64_t want) noexcept {
-  std::uint32_t zapped = 0;
-  const auto enough = [&]() noexcept { return std::uint64_t{s.used - zapped} + want <= s.limit; };
-  while (!enough() && !s.obsolete.empty()) zapped += zap_obsolete(s, g, 1);
+std::uint32_t evict(S& s, ExclusiveGuard<S>& g, std::uint64_t want, std::uint32_t most = ~0U) noexcept {
+  std::uint32_t freed = 0;
+  const auto enough = [&]() noexcept { return freed >= most || std::uint64_t{s.used - freed} + want <= s.limit; };
+  while (!enough() && !s.obsolete.empty()) freed += zap_obsolete(s, g, 1);
   const EvictionView<S> view(s);
   while (!enough()) {
     auto* victim = s.reclaim.victim(view);
     if (victim == nullptr) break;
-    prepare_zap(s, g, static_cast<typename S::Page&>(*victim));
+    freed += prepare_zap(s, g, static_cast<typename S::Page&>(*victim)) ? 1U : 0U;
     s.stats.add(&Counters::pages_recycled);
-    zapped += 1;
   }
-  if (zapped != 0) g.settle();
-  return zapped;
+  g.settle();
+  return freed;
+}
+
+/// Pages evicted in one critical section where more are asked for.
+inline constexpr std::uint32_t kEvictAtOnce = 64;
+
+/// Effects: frees up to n pages, the lock let go between slices. Returns: how many.
+template <class S>
+std::uint32_t shrink_by(S& s, std::uint32_t n) noexcept {
+  std::uint32_t freed = 0;
+  while (freed < n) {
+    ExclusiveGuard<S> g(s);
+    const std::uint32_t slice = n - freed < kEvictAtOnce ? n - freed : kEvictAtOnce;
+    const std::uint32_t now = evict(s, g, std::uint64_t{s.limit} + slice, slice);
+    freed += now;
+    if (now == 0) break;
+  }
+  return freed;
 }
 
 /// Effects: where fewer than kLowPages are available, refills to kRefillPages (less under a small limit). Returns:

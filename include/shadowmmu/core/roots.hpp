@@ -179,13 +179,9 @@ void fill_pdpt(S& s, typename S::Vcpu& v) noexcept {
 /// never outlive it. Errors: OutOfMemory, with none of them left. Locking: none held; takes the lock under pressure.
 template <class S>
 [[nodiscard]] bool supply(S& s, typename S::Vcpu& v) noexcept {
-  for (;;) {
-    if (v.magazine.ready() || v.magazine.fill(s.host)) return true;
-    ExclusiveGuard<S> g(s);
-    if (s.obsolete.empty() && s.dropped.empty()) return false;
-    zap_obsolete(s, g, Generations<S>::kFreeAtOnce);
-    g.settle();
-  }
+  while (!v.magazine.ready() && !v.magazine.fill(s.host))
+    if (!relieve(s)) return false;
+  return true;
 }
 
 /// Effects: brings the vCPU to a loaded, valid, synced root. Errors: OutOfMemory. Locking: takes the lock where there
@@ -194,7 +190,7 @@ template <class S>
 [[nodiscard]] bool refresh_root(S& s, typename S::Vcpu& v) noexcept {
   if (!v.magazine.ready() && !supply(s, v)) return false;
   if (pae_shape<S>(v) && v.pdpt == nullptr) {
-    v.pdpt = static_cast<std::uint64_t*>(Magazine::fresh(s.host, FrameKind::TableBelow4G));
+    v.pdpt = static_cast<std::uint64_t*>(fresh_frame(s, FrameKind::TableBelow4G));
     if (v.pdpt == nullptr) return false;
   }
   ExclusiveGuard<S> g(s);

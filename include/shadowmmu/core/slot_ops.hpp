@@ -48,6 +48,25 @@ void apply_limit(S& s) noexcept {
   s.limit = static_cast<std::uint32_t>(n < least_limit(s) ? least_limit(s) : n);
 }
 
+/// Effects: at most n shadow pages from now on, or the least that can work; what is beyond goes, the lock let go
+/// between slices. Returns: that least. Complexity: O(pages beyond).
+template <class S>
+[[nodiscard]] std::uint32_t set_limit(S& s, std::uint32_t n) noexcept {
+  std::uint32_t beyond = 0;
+  {
+    const ExclusiveGuard<S> g(s);
+    s.wanted_limit = n == 0 ? 1 : n;
+    apply_limit(s);
+    beyond = s.used > s.limit ? s.used - s.limit : 0U;
+  }
+  for (; beyond != 0; beyond -= beyond < kEvictAtOnce ? beyond : kEvictAtOnce) {
+    ExclusiveGuard<S> g(s);
+    if (evict(s, g, 0, kEvictAtOnce) == 0) break;
+  }
+  const ExclusiveGuard<S> g(s);
+  return least_limit(s);
+}
+
 [[nodiscard]] constexpr bool bad_range(Gfn first, std::uint64_t pages) noexcept {
   return pages == 0 || pages > kMaxGfn || first.value() > kMaxGfn - pages;
 }
@@ -91,26 +110,24 @@ template <class S>
   return id;
 }
 
-/// Effects: zaps the shadow pages of guest tables that lie in [first, end) of the slot. They are found by the slot's
-/// own counts: a direct page, whose gfn is rounded down to what it covers, has none. Returns: how many. Flush: by the
-/// guard.
+/// Effects: zaps the shadow pages of guest tables that lie in [first, reached) of the slot. They are found by the
+/// slot's own counts: a direct page, whose gfn is rounded down to what it covers, has none. Flush: by the guard.
 template <class S>
-unsigned zap_tables_in(S& s, ExclusiveGuard<S>& g, Slot& slot, Gfn first, Gfn end) noexcept {
-  unsigned zapped = 0;
-  if (!slot.has_track(first)) return 0;
-  const TrackCount* const counts = &slot.track_cell(first);  // those of a region lie side by side in one frame
-  for (std::uint64_t i = 0; i < end - first; ++i) {
-    const Gfn gfn = first + i;
-    while (counts[i].upper != 0 || counts[i].leaf != 0) {
+RegionWork zap_tables_in(S& s, ExclusiveGuard<S>& g, Slot& slot, Gfn first, Gfn end) noexcept {
+  RegionWork w{first, 0};
+  if (!slot.has_track(first)) return {end, 0};
+  const TrackCount* count = &slot.track_cell(first);  // those of a region lie side by side in one frame
+  for (; w.reached < end && w.pages < S::Config::kYieldPages; w.reached = w.reached + 1, ++count) {
+    while (count->upper != 0 || count->leaf != 0) {
       typename S::Page* found = nullptr;
-      for (auto& p : s.hash.bucket(gfn))
-        if (p.gfn == gfn && !p.role.direct()) found = &p;
+      for (auto& p : s.hash.bucket(w.reached))
+        if (p.gfn == w.reached && !p.role.direct()) found = &p;
       if (found == nullptr) break;
-      prepare_zap(s, g, *found);
-      zapped += 1;
+      static_cast<void>(prepare_zap(s, g, *found));
+      w.pages += 1;
     }
   }
-  return zapped;
+  return w;
 }
 
 /// Effects: the slot's own entries go, and nothing else: leaves that map it, shadow pages of guest tables in it. The
@@ -120,8 +137,9 @@ template <class S>
 void zap_slot_entries(S& s, const Slot& slot) noexcept {
   ExclusiveGuard<S> g(s);
   for_each_region(s, g, slot.first(), slot.pages(), [&](Slot& at, Gfn lo, Gfn hi) noexcept {
-    const unsigned leaves = zap_leaves(s, g, at, lo, hi);
-    return leaves + zap_tables_in(s, g, at, lo, hi);
+    const RegionWork leaves = zap_leaves(s, g, at, lo, hi);
+    const RegionWork tables = zap_tables_in(s, g, at, lo, leaves.reached);
+    return RegionWork{tables.reached, leaves.pages + tables.pages};
   });
 }
 
@@ -233,9 +251,12 @@ template <class S>
   {
     const ExclusiveGuard<S> g(s);
     slot->template set_flags<typename S::Memory>(flags);
+    slot->set_settling(true);
     S::Memory::template store<Order::Release>(s.invalidate_seq, s.invalidate_seq + 1);
   }
   zap_slot_entries(s, *slot);
+  const ExclusiveGuard<S> g(s);
+  slot->set_settling(false);
   return Unit{};
 }
 

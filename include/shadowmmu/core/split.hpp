@@ -8,8 +8,8 @@
 /// Large leaves split ahead of need, and the 4 KiB entries that code has forced made large again.
 namespace shadowmmu::core {
 
-/// Returns: the rights in the role of the direct child that a fault would put under entry i of p, as large page; false
-/// where the guest's entry says no such page any more.
+/// Returns: the rights in the role of the direct child that a read fault would put under entry i of p, as large page;
+/// false where the guest's entry says no such page any more.
 template <class S>
 [[nodiscard]] bool granted_by(S& s, const typename S::Page& p, unsigned i, Access& granted) noexcept {
   granted = Access::all();
@@ -27,6 +27,7 @@ template <class S>
             : S::Memory::template load<Order::Relaxed>(static_cast<const std::uint64_t*>(table)[i]);
     const guest::Paging paging = paging_of(s, p.role);
     granted = p.role.access() & paging.grants(gpte);
+    if ((gpte & guest::kEntryDirty) == 0) granted = granted.without(Access::kWrite);
     return (gpte & guest::kEntryPresent) != 0 && paging.maps_page(gpte, p.role.level().value());
   }
   return false;
@@ -41,8 +42,11 @@ template <class S>
   using Arch = typename S::Arch;
   const auto take = [&m]() noexcept { return m.take_meta(); };
   Access granted;
-  // What cannot be handed down goes: the leaf of an obsolete page, one whose guest entry is another, an aged one.
-  if (s.obsolete_page(p) || !granted_by(s, p, i, granted) || Arch::rights(entry<S>(p, i)) == Access{}) {
+  // What cannot be handed down goes: the leaf of an obsolete page, one whose guest entry is another or grants less by
+  // now (its writer has not reported yet), an aged one.
+  const Access rights = Arch::rights(entry<S>(p, i));
+  if (s.obsolete_page(p) || !granted_by(s, p, i, granted) || (rights.bits() & ~granted.bits()) != 0 ||
+      rights == Access{}) {
     g.owe(drop_leaf(s, Entries<S>(g.held()), p, i));
     return true;
   }
@@ -106,6 +110,15 @@ template <class S>
   return status;
 }
 
+/// Returns: whether code has split a 2 MiB region of the GiB around gfn: a GiB mapped large over it would take the
+/// code's entries away again and again.
+[[nodiscard]] inline bool exec_split_within(Slot& slot, Gfn gfn) noexcept {
+  const std::uint64_t gib = gfn.value() / Level{3}.frames() * Level{3}.frames();
+  for (std::uint64_t f = gib; f < gib + Level{3}.frames(); f += Level{2}.frames())
+    if ((slot.large(Gfn{f}, Level{2}).disallow & LargeRegion::kExecSplit) != 0) return true;
+  return false;
+}
+
 /// Effects: up to `budget` regions that code had split (`Caps::nx_huge`) may be mapped large again; their 4 KiB leaves
 /// go, to come back as the next use asks. Goes round all slots, from where it stopped. Returns: how many regions.
 /// Flush: done. Complexity: O(regions looked at), the lock being let go on the way.
@@ -115,13 +128,14 @@ std::uint32_t recover_exec_splits(S& s, std::uint32_t budget) noexcept {
   std::uint32_t n = 0;
   ExclusiveGuard<S> g(s);
   const auto visit = [&](Slot& slot, Gfn lo, Gfn hi) noexcept {
+    if (n == budget) return RegionWork{kEverywhere, 0};
     LargeRegion& r = slot.large(lo, Level{2});
-    if (n == budget || (r.disallow & LargeRegion::kExecSplit) == 0) return 1U;
+    if ((r.disallow & LargeRegion::kExecSplit) == 0) return RegionWork{hi, 1};
     n += 1;
     r.disallow &= ~LargeRegion::kExecSplit;
-    slot.large(lo, Level{3}).disallow &= ~LargeRegion::kExecSplit;
+    if (!exec_split_within(slot, lo)) slot.large(lo, Level{3}).disallow &= ~LargeRegion::kExecSplit;
     s.exec_cursor = hi;
-    return zap_leaves(s, g, slot, lo, hi);
+    return zap_leaves(s, g, slot, lo, hi);  // what it leaves is large-mappable all the same: faults replace it
   };
   const Gfn from = s.exec_cursor;
   for_each_region(s, g, from, kMaxGfn, visit);

@@ -17,7 +17,7 @@ template <class S>
   for (WriteWindow& c : v.window)
     if (!c.open && w == nullptr) w = &c;
   if (w == nullptr) return Error::WindowBusy;
-  if (w->before == nullptr) w->before = static_cast<std::uint64_t*>(Magazine::fresh(s.host, FrameKind::Metadata));
+  if (w->before == nullptr) w->before = static_cast<std::uint64_t*>(fresh_frame(s, FrameKind::Metadata));
   if (w->before == nullptr) return Error::OutOfMemory;
   const std::uint64_t me = static_cast<std::uint64_t>(v.id) + 1;
   std::uint64_t owner = 0;

@@ -2,7 +2,7 @@
 #pragma once
 #include <cstdint>
 
-#include "shadowmmu/core/zap.hpp"
+#include "shadowmmu/core/notifier.hpp"
 
 /// Guest tables written by somebody whom the shadow does not see: the embedder tells, the entries concerned go.
 namespace shadowmmu::core {
@@ -65,6 +65,25 @@ void note_write(S& s, ExclusiveGuard<S>& g, Gfn gfn, unsigned offset, unsigned b
       break;
     }
   }
+}
+
+/// Effects: acts on a write of `bytes` bytes at gpa, page by page where there are slots; a wrapping range ends at the
+/// last address. Flush: by the guard. The lock may be let go between pages.
+template <class S>
+void guest_wrote(S& s, Gpa gpa, std::uint64_t bytes) noexcept {
+  if (bytes == 0) return;
+  const std::uint64_t room = ~std::uint64_t{0} - gpa.value();
+  const std::uint64_t last = gpa.value() + (bytes - 1 < room ? bytes - 1 : room);
+  ExclusiveGuard<S> g(s);
+  for_each_region(s, g, frame_of(gpa), (last >> kPageShift) - frame_of(gpa).value() + 1,
+                  [&](Slot& slot, Gfn lo, Gfn) noexcept {
+                    const std::uint64_t first = address_of(lo).value();
+                    const std::uint64_t from = gpa.value() > first ? gpa.value() : first;
+                    const std::uint64_t to = last - first < kPageMask ? last : first + kPageMask;
+                    slot.template mark_dirty<typename S::Memory>(lo);
+                    note_write(s, g, lo, static_cast<unsigned>(from - first), static_cast<unsigned>(to - from + 1));
+                    return RegionWork{lo + 1, 1};
+                  });
 }
 
 }  // namespace shadowmmu::core

@@ -64,11 +64,11 @@ void request_reload(S& s, Structure<S>) noexcept {
 }
 
 /// Effects: unlinks p from hash, rmaps, parents, children, counts and lists, and hands it to the guard to be freed; a
-/// root that a vCPU uses is marked invalid instead and follows when the last reference drops. Requires: p.life ==
-/// Linked. Flush: structures, by the guard; none for a page of an earlier generation that no hardware can see.
-/// Complexity: O(entries of p + parents + rmap lengths / 14).
+/// root that a vCPU uses is marked invalid instead and follows when the last reference drops. Returns: whether it will
+/// be freed when the guard settles. Requires: p.life == Linked. Flush: structures, by the guard; none for a page of an
+/// earlier generation that no hardware can see. Complexity: O(entries of p + parents + rmap lengths / 14).
 template <class S>
-void prepare_zap(S& s, ExclusiveGuard<S>& g, typename S::Page& p) noexcept {
+bool prepare_zap(S& s, ExclusiveGuard<S>& g, typename S::Page& p) noexcept {
   const Structure<S> h = g.held();
   const bool obsolete = p.generation != s.generation;
   FlushOwed owed = FlushOwed::all();
@@ -94,11 +94,12 @@ void prepare_zap(S& s, ExclusiveGuard<S>& g, typename S::Page& p) noexcept {
     s.epoch += 1;
     p.life = PageLife::Invalid;
     s.invalid.push_back(p);
-    request_reload(s, h);
-    return;
+    if (!obsolete) request_reload(s, h);  // else the change of generation has asked for it
+    return false;
   }
   p.life = PageLife::Zapped;
   g.dispose(p, unseen);
+  return true;
 }
 
 /// Effects: one vCPU uses p as a root no more. An invalid page is freed with its last reference, once.
