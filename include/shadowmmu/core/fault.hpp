@@ -181,7 +181,7 @@ void set_mmio(Fault<S>& f, ExclusiveGuard<S>& g, typename S::Page& p, unsigned i
   const MmioSpec m{f.walk.gfn, f.walk.rights, MmioGeneration<S>::stored(f.mmio_generation)};
   S::Memory::template store<Order::Release>(p.table[i], S::Arch::make_mmio(s.caps, m));
   p.live = static_cast<std::uint16_t>(p.live + 1U);
-  S::Memory::plain(s.mmio_entries, s.mmio_entries + 1);
+  S::Memory::plain(s.mmio_entries, S::Memory::plain(s.mmio_entries) + 1);
   if constexpr (wants(S::Reclaim::kHooks, Hook::Entry)) s.reclaim.on_entry(p, p.live);
 }
 
@@ -390,7 +390,7 @@ template <class S>
   if (may_be_mmio(s, error_code)) {
     Gpa at;
     if (last_mmio_hit(s, v, address, request, smap_enforced, at)) {
-      S::Memory::plain(v.mmio_cached, v.mmio_cached + 1);
+      S::Memory::plain(v.mmio_cached, S::Memory::plain(v.mmio_cached) + 1);
       return FaultOutcome::at(Kind::Mmio, at, request);
     }
     if (check_mmio(s, v, address, request, smap_enforced, at) == MmioCheck::Hit)

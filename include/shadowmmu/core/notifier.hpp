@@ -97,8 +97,8 @@ template <class S>
 void invalidate_end(S& s) noexcept {
   const ExclusiveGuard<S> g(s);
   // The sequence first: whoever no longer sees the range in progress must see the new sequence.
-  S::Memory::template store<Order::Release>(s.invalidate_seq, s.invalidate_seq + 1);
-  S::Memory::template store<Order::Release>(s.invalidating, s.invalidating - 1);
+  S::Memory::template store<Order::Release>(s.invalidate_seq, S::Memory::plain(s.invalidate_seq) + 1);
+  S::Memory::template store<Order::Release>(s.invalidating, S::Memory::plain(s.invalidating) - 1);
 }
 
 }  // namespace shadowmmu::core

@@ -151,7 +151,7 @@ void retire_slot(S& s, Slot& slot, SlotSnapshot* retiring) noexcept {
   {
     ExclusiveGuard<S> g(s);
     static_cast<void>(publish(s, g, retiring));
-    S::Memory::template store<Order::Release>(s.invalidate_seq, s.invalidate_seq + 1);
+    S::Memory::template store<Order::Release>(s.invalidate_seq, S::Memory::plain(s.invalidate_seq) + 1);
     if constexpr (S::Config::kSlotRemoval == config::SlotRemoval::All) Generations<S>::begin(s, g);
   }
   if constexpr (S::Config::kSlotRemoval == config::SlotRemoval::All) {
@@ -252,7 +252,7 @@ template <class S>
     const ExclusiveGuard<S> g(s);
     slot->template set_flags<typename S::Memory>(flags);
     slot->set_settling(true);
-    S::Memory::template store<Order::Release>(s.invalidate_seq, s.invalidate_seq + 1);
+    S::Memory::template store<Order::Release>(s.invalidate_seq, S::Memory::plain(s.invalidate_seq) + 1);
   }
   zap_slot_entries(s, *slot);
   const ExclusiveGuard<S> g(s);

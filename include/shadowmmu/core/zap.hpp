@@ -30,7 +30,7 @@ void drop_mmio(S& s, Entries<S> h, typename S::Page& p, unsigned i) noexcept {
   h.verify(s.lock);
   S::Memory::template store<Order::Release>(p.table[i], 0);
   p.live = static_cast<std::uint16_t>(p.live - 1U);
-  S::Memory::plain(s.mmio_entries, s.mmio_entries - 1);
+  S::Memory::plain(s.mmio_entries, S::Memory::plain(s.mmio_entries) - 1);
 }
 
 /// Effects: clears whatever entry i holds. Flush: owed by the caller.
