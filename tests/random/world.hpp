@@ -339,7 +339,8 @@ class World {
         const bool current = !now.fault && now.gpa == o.gpa && (!memory(now.gpa.value() >> 12) || rom);
         // An MMIO answer that the guest has not flushed holds as a TLB entry does; never for what is memory.
         if (!current && (memory(o.gpa.value() >> 12) || !legally_stale(a, o.gpa.value() >> 12, r, m)))
-          fail("memory was taken for MMIO: " + std::to_string(o.gpa.value()) + (now.fault ? ", a fault" : ", not " + std::to_string(now.gpa.value())));
+          fail("memory was taken for MMIO: " + std::to_string(o.gpa.value()) +
+               (now.fault ? ", a fault" : ", not " + std::to_string(now.gpa.value())));
         mmio += 1;
         compare(nullptr, now.fault ? &now.may_update : &now.updates);
         return true;
