@@ -81,8 +81,8 @@ class Walker {
     w.index[L] = static_cast<std::uint16_t>(i);
     w.granted[L] = static_cast<std::uint8_t>(rights.bits());
     const void* page = ask.reader.page(table);
-    const Entry* at = static_cast<const Entry*>(page) + i;
-    const std::uint64_t e = page == nullptr ? 0 : ask.reader.load(at);
+    const Entry* at = page == nullptr ? nullptr : static_cast<const Entry*>(page) + i;
+    const std::uint64_t e = at == nullptr ? 0 : ask.reader.load(at);
     w.gpte[L] = e;
     if constexpr (L > 1) {
       if (!ask.paging.plain_table(e, L)) [[unlikely]] {
