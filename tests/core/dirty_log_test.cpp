@@ -259,8 +259,10 @@ TEST_CASE("F31 code in a large page gets 4 KiB entries, data none that executes;
   REQUIRE(v.handle_fault(data, pferr::kWrite).kind == Kind::Resume);
   CHECK(v.lookup(data).level == Level{1});  // no going back and forth
   CHECK(v.lookup(code).present);
+  for (std::uint64_t g = 512; g < 1024; ++g) REQUIRE(v.handle_fault(Gva{g << 12}, pferr::kWrite).kind == Kind::Resume);
   CHECK(mmu.recover_exec_splits(0) == 0);
   CHECK(mmu.recover_exec_splits(5) == 1);
+  for (std::uint64_t g = 512; g < 1024; ++g) CHECK_FALSE(v.lookup(Gva{g << 12}).present);
   CHECK(mmu.recover_exec_splits(5) == 0);
   CHECK_FALSE(v.lookup(code).present);
   REQUIRE(v.handle_fault(data, pferr::kWrite).kind == Kind::Resume);

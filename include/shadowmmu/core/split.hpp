@@ -135,7 +135,12 @@ std::uint32_t recover_exec_splits(S& s, std::uint32_t budget) noexcept {
     r.disallow &= ~LargeRegion::kExecSplit;
     if (!exec_split_within(slot, lo)) slot.large(lo, Level{3}).disallow &= ~LargeRegion::kExecSplit;
     s.exec_cursor = hi;
-    return zap_leaves(s, g, slot, lo, hi);  // what it leaves is large-mappable all the same: faults replace it
+    RegionWork w{lo, 0};
+    while (w.reached < hi) {
+      const RegionWork more = zap_leaves(s, g, slot, w.reached, hi);
+      w = {more.reached, w.pages + more.pages};
+    }
+    return w;
   };
   const Gfn from = s.exec_cursor;
   for_each_region(s, g, from, kMaxGfn, visit);
