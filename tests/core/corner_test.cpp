@@ -336,19 +336,8 @@ TEST_CASE("3.4 a region full of tables, or of long chains, is not zapped in one 
   }
   CHECK(mmu.audit().violations == 0);
 }
-/// And another agent acts whenever it is free.
-struct Asking : CountingLock {
-  static inline std::function<void()> turn;
-  void lock() noexcept {
-    if (auto t = std::exchange(turn, nullptr)) {
-      t();
-      turn = std::move(t);
-    }
-    CountingLock::lock();
-  }
-};
 TEST_CASE("F36 the audit may be asked in the middle of a change of flags") {
-  using M = ShadowMmu<arch::X86_64, Asking, reclaim::Fifo, TestHost>;
+  using M = ShadowMmu<arch::X86_64, CrowdedLock, reclaim::Fifo, TestHost>;
   TestHost host(1024, 4096);
   M mmu(host);
   const SlotId slot = mmu.add_slot(Gfn{0}, 1024).value();
@@ -360,9 +349,9 @@ TEST_CASE("F36 the audit may be asked in the middle of a change of flags") {
     asked += 1;
     CHECK(mmu.audit().violations == 0);
   };
-  Asking::turn = ask;
+  CrowdedLock::turn = ask;
   REQUIRE(mmu.set_slot_flags(slot, SlotFlags{true}).ok());
-  Asking::turn = nullptr;
+  CrowdedLock::turn = nullptr;
   CHECK(asked > 3);
 }
 }  // namespace

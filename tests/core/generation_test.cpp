@@ -11,18 +11,6 @@ using namespace shadowmmu::test;
 
 std::uint64_t address(std::uint64_t i) { return 0x40'0000 + (i << 21); }
 
-/// Somebody always waits for this lock, and gets a turn whenever it is taken.
-struct CrowdedLock : lock::Spin {
-  static inline std::function<void()> turn;
-  [[nodiscard]] bool contended() const noexcept { return true; }
-  void lock() noexcept {
-    if (auto t = std::exchange(turn, nullptr)) {
-      t();
-      turn = std::move(t);
-    }
-    lock::Spin::lock();
-  }
-};
 /// Writes down what is asked of it.
 struct LoggingHost : TestHost {
   using TestHost::TestHost;

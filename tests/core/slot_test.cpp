@@ -11,17 +11,6 @@ using namespace shadowmmu::test;
 struct Targeted : config::Default {
   static constexpr config::SlotRemoval kSlotRemoval = config::SlotRemoval::Targeted;
 };
-struct TurnLock : lock::Spin {
-  static inline std::function<void()> turn;
-  [[nodiscard]] bool contended() const noexcept { return true; }
-  void lock() noexcept {
-    if (auto t = std::exchange(turn, nullptr)) {
-      t();
-      turn = std::move(t);
-    }
-    lock::Spin::lock();
-  }
-};
 
 /// Tables in gfns 1 to 255 (low), data of the low slot above; a high slot [512, 1024).
 template <class C, class L = lock::Spin>
@@ -106,13 +95,13 @@ TEST_CASE("3.11 a direct directory whose rounded gfn lies in the slot is no tabl
 }
 template <class C>
 void faults_during_removal() {
-  using B = Two<C, TurnLock>;
+  using B = Two<C, CrowdedLock>;
   B b;
   std::uint64_t retries = 0, others = 0, turns = 0;
   // The vCPU runs on meanwhile: it must neither get the slot's memory back nor take it for MMIO.
   b.host.yield_at_once = true;
   const std::uint64_t frames = b.host.frames_used();
-  TurnLock::turn = [&] {
+  CrowdedLock::turn = [&] {
     turns += 1;
     if (b.v->enter() != EnterOutcome::Enter) return;
     switch (write_fault(*b.v, 0x80'0000 + (turns % 20 << 16)).kind) {
@@ -129,7 +118,7 @@ void faults_during_removal() {
     REQUIRE(write_fault(*b.v, 0x40'0000 + (turns % 20 << 16)).kind != Kind::Mmio);
   };
   REQUIRE(b.mmu.remove_slot(b.high).ok());
-  TurnLock::turn = nullptr;
+  CrowdedLock::turn = nullptr;
   CHECK(retries >= 1);
   CHECK(others <= 2);
   CHECK(b.mmu.audit().violations == 0);
@@ -142,7 +131,7 @@ TEST_CASE("3.13 while a slot goes its faults are retried; its arrays go when no 
   faults_during_removal<Targeted>();
 }
 TEST_CASE("3.13 a table in a slot that goes is not shadowed any more, though it can be read until the end") {
-  Two<Targeted, TurnLock> b;
+  Two<Targeted, CrowdedLock> b;
   std::uint64_t turns = 0;
   // A second tree whose directory lies in the low slot, its root and leaves in the high one.
   b.table(900)[5] = 250 << 12 | kPage;
@@ -153,7 +142,7 @@ TEST_CASE("3.13 a table in a slot that goes is not shadowed any more, though it 
   REQUIRE(b.v->enter() == EnterOutcome::Enter);
   b.host.yield_at_once = true;
   const std::uint64_t at = std::uint64_t{5} << 39;
-  TurnLock::turn = [&] {
+  CrowdedLock::turn = [&] {
     turns += 1;
     if (b.v->enter() != EnterOutcome::Enter) return;
     const Kind k = write_fault(*b.v, at + (turns % 512 << 12)).kind;
@@ -161,7 +150,7 @@ TEST_CASE("3.13 a table in a slot that goes is not shadowed any more, though it 
   };
   for (std::uint64_t i = 0; i < 30; ++i) b.map(1, 0x8000'0000 + (i << 21), 300);
   REQUIRE(b.mmu.remove_slot(b.low).ok());
-  TurnLock::turn = nullptr;
+  CrowdedLock::turn = nullptr;
   CHECK(turns > 3);
   CHECK(b.mmu.audit().violations == 0);
   REQUIRE(b.v->enter() == EnterOutcome::Enter);

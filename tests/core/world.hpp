@@ -2,7 +2,9 @@
 #pragma once
 #include <doctest/doctest.h>
 
+#include <functional>
 #include <memory>
+#include <utility>
 
 #include "shadowmmu/shadowmmu.hpp"
 #include "shadowmmu/sim/guest_tables.hpp"
@@ -13,6 +15,19 @@ namespace shadowmmu::test {
 inline constexpr Controls kLongMode{cr0::kPe | cr0::kPg | cr0::kWp, cr4::kPae, efer::kLme | efer::kLma | efer::kNxe};
 inline constexpr std::uint64_t kPage = 0x67;  ///< P | W | U | A | D
 using Kind = FaultOutcome::Kind;
+
+/// Somebody always waits for this lock, and gets a turn whenever it is taken.
+struct CrowdedLock : lock::Spin {
+  static inline std::function<void()> turn;
+  [[nodiscard]] bool contended() const noexcept { return true; }
+  void lock() noexcept {
+    if (auto t = std::exchange(turn, nullptr)) {
+      t();
+      turn = std::move(t);
+    }
+    lock::Spin::lock();
+  }
+};
 
 /// Guest frames hold 4-level tables in [1, 256) and data in [256, 1024).
 template <class Mmu, class Host = TestHost>
