@@ -77,7 +77,8 @@ class Mmu {
   [[nodiscard]] Status zap_slot(SlotId id) noexcept { return core::zap_slot(state_, id); }
 
   /// Effects: no entry maps a gfn of the range, and none will be installed until the matching end. Calls nest.
-  /// Locking: takes the lock. Flush: done. Complexity: O(pages of the range that ever were mapped + entries).
+  /// Locking: takes the lock, let go on the way. Flush: done. Complexity: O(pages of the range that ever were mapped +
+  /// entries).
   void invalidate_begin(Gfn first, std::uint64_t pages) noexcept { core::invalidate_begin(state_, first, pages); }
   void invalidate_end() noexcept { core::invalidate_end(state_); }
   /// Effects: begin and end in one: the Host has already changed what backs the range.
@@ -87,7 +88,7 @@ class Mmu {
   }
 
   /// Effects: acts on a write to guest memory that the guest's CPU did not make (emulator, DMA), after it was made.
-  /// Requires: bytes > 0. Locking: takes the lock. Flush: done. Complexity: O(shadow pages of the frame).
+  /// Locking: takes the lock, let go between pages. Flush: done. Complexity: O(pages of slots + their shadow pages).
   void guest_wrote(Gpa gpa, std::uint64_t bytes) noexcept { core::guest_wrote(state_, gpa, bytes); }
 
   /// Effects: every shadow page is obsolete at once and freed when this returns; roots in use as soon as their vCPU has
@@ -166,9 +167,9 @@ class Mmu {
 
   /// Effects: at most n shadow pages from now on, or the least that can work if that is more; excess pages go now.
   /// Soft: a fault or a root load that has begun may exceed it by up to three pages rather than fail.
-  /// Returns: that least number. Locking: takes the lock. Flush: done.
+  /// Returns: that least number. Locking: takes the lock, let go after every 64 pages. Flush: done, one each time.
   std::uint32_t set_limit(std::uint32_t n) noexcept { return core::set_limit(state_, n); }
-  /// Effects: frees up to n shadow pages, obsolete ones first. Returns: how many. Flush: done.
+  /// Effects: frees up to n shadow pages, obsolete ones first. Returns: how many. Locking, flush: as set_limit.
   std::uint32_t shrink(std::uint32_t n) noexcept { return core::shrink_by(state_, n); }
 
   /// Returns: the verdict on every invariant. Locking: takes the lock. Complexity: O(pages * 512).
