@@ -23,6 +23,7 @@ struct Default {
   static constexpr unsigned kLongChain = 1000;  ///< rmap entries of one gfn before the chain is zapped whole
   static constexpr SlotRemoval kSlotRemoval = SlotRemoval::All;
   static constexpr Teardown kTeardown = Teardown::Hold;
+  static constexpr unsigned kDeferredPages = 64;      ///< unlinked pages that may wait for lockless readers
   static constexpr unsigned kYieldPages = 10;         ///< long work does at least so many pages before it yields
   static constexpr unsigned kMmioGenerationBits = 0;  ///< 0: all that the format has; tests use few
   static constexpr unsigned kMinLimit = 64;           ///< default limit: frames / 50, at least this

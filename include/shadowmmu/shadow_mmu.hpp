@@ -91,20 +91,24 @@ class Mmu {
   /// Locking: takes the lock, let go between pages. Flush: done. Complexity: O(pages of slots + their shadow pages).
   void guest_wrote(Gpa gpa, std::uint64_t bytes) noexcept { core::guest_wrote(state_, gpa, bytes); }
 
-  /// Effects: every shadow page is obsolete at once and freed when this returns; roots in use as soon as their vCPU has
-  /// loaded another, which each does before it enters again. Locking: slots lock, then the lock: for a prologue that is
-  /// O(vCPUs), and in batches of at least Config::kYieldPages pages between which it is let go where somebody waits.
-  /// Ends whatever vCPUs do meanwhile. Flush: one, after one kick_and_wait. Complexity: O(shadow pages).
+  /// Effects: every shadow page is obsolete at once and freed when this returns, but for Config::kDeferredPages that
+  /// may still wait for readers (lock::Readers); roots in use as soon as their vCPU has loaded another, which each does
+  /// before it enters again. Locking: slots lock, then the lock: for a prologue that is O(vCPUs), and in batches of at
+  /// least Config::kYieldPages pages between which it is let go where somebody waits. Ends whatever vCPUs do meanwhile.
+  /// Flush: one, after one kick_and_wait. Complexity: O(shadow pages).
   void zap_all_fast() noexcept { core::zap_all_fast(state_); }
   /// Effects: the prologue of zap_all_fast alone: every shadow page is obsolete. They count against the limit until
   /// they are freed, by reclaim (before any other page), by memory pressure, or by reclaim_obsolete. Locking: slots
   /// lock, then the lock. Flush: with their freeing. Complexity: O(vCPUs); where the generation's value would be used
   /// again while a page bears it (after 2^bits calls), such pages are freed first.
   void obsolete_all() noexcept { core::obsolete_all(state_); }
-  /// Effects: frees up to `budget` obsolete pages. Returns: how many. Locking: takes the lock. Flush: done where owed.
+  /// Effects: frees up to `budget` obsolete pages, readers being waited for. Returns: how many. Locking: takes the
+  /// lock. Flush: done where owed.
   std::uint32_t reclaim_obsolete(std::uint32_t budget) noexcept {
     core::ExclusiveGuard<State> g(state_);
-    return core::zap_obsolete(state_, g, budget);
+    const std::uint32_t n = core::zap_obsolete(state_, g, budget);
+    g.settle_for_good();
+    return n;
   }
   /// Effects: every MMIO entry made so far is invalid. Locking: none; once in 2^(generation bits) calls as
   /// zap_all_fast. Flush: none. Complexity: O(1). Source: KVM, "fast invalidate all mmio sptes" (2013).
@@ -139,17 +143,18 @@ class Mmu {
   /// let go on the way. Flush: done. Complexity: O(words + pages that were written); by D bits O(gfns).
   [[nodiscard]] Status fetch_dirty_log(SlotId id, std::uint64_t first, std::uint64_t count,
                                        std::uint64_t* out) noexcept {
-    return core::fetch_dirty_log(state_, id, first, count, out, true);
+    return core::take_log(state_,
+                          core::LogRequest{.slot = id, .first = first, .count = count, .rearm = true, .out = out});
   }
   /// Effects: the same without clearing: clear_dirty_log follows, right before each page is copied.
   [[nodiscard]] Status read_dirty_log(SlotId id, std::uint64_t first, std::uint64_t count,
                                       std::uint64_t* out) noexcept {
-    return core::fetch_dirty_log(state_, id, first, count, out, false);
+    return core::take_log(state_, core::LogRequest{.slot = id, .first = first, .count = count, .out = out});
   }
   /// Effects: the pages of `mask` in word `word` are clean; their next writes will be seen. Errors, locking, flush: as
   /// fetch_dirty_log.
   [[nodiscard]] Status clear_dirty_log(SlotId id, std::uint64_t word, std::uint64_t mask) noexcept {
-    return core::clear_dirty_log(state_, id, word, mask);
+    return core::take_log(state_, core::LogRequest{.slot = id, .first = word, .count = 1, .mask = mask, .rearm = true});
   }
   /// Effects: `count` guest physical addresses that hardware logged as written (PML) are in their slots' logs.
   void drain_dirty_buffer(const std::uint64_t* gpas, std::uint64_t count) noexcept {
@@ -172,6 +177,78 @@ class Mmu {
   /// Effects: frees up to n shadow pages, obsolete ones first. Returns: how many. Locking, flush: as set_limit.
   std::uint32_t shrink(std::uint32_t n) noexcept { return core::shrink_by(state_, n); }
 
+  /// What a thread that is no vCPU needs to look at shadow tables, and dirty logs, beside everybody else: by reader
+  /// sections where the lock policy has readers (lock::Readers), else under the lock. Used by one thread at a time.
+  class Reader {
+   public:
+    /// Effects: registers the reader. Requires: mmu outlives it. Locking: slots lock, then the lock, O(1).
+    explicit Reader(Mmu& mmu) noexcept : state_(mmu.state_) {
+      const core::SlotsScope<State> scope(state_);
+      const core::ExclusiveGuard<State> g(state_);
+      state_.grace.add(record_);
+    }
+    Reader(const Reader&) = delete;
+    Reader& operator=(const Reader&) = delete;
+    /// Requires: no Section of it is open.
+    ~Reader() {
+      const core::SlotsScope<State> scope(state_);
+      const core::ExclusiveGuard<State> g(state_);
+      state_.grace.remove(record_);
+    }
+
+    /// Several looks in one section, which cost less than a section each. Nests, also with lookup and translate. While
+    /// one is open its thread must not call what takes a lock of this Mmu (lock::Checked reports it), nor wait for a
+    /// thread that may: unlinked pages wait for it, and at the bound their writers do.
+    class Section {
+     public:
+      explicit Section(Reader& r) noexcept requires(State::kLockless) : section_(r.state_, r.record_) {}
+
+     private:
+      core::ReadSection<State> section_;
+    };
+
+    /// Returns: what the shadow tables of the vCPU hold for the address; not present where it has no root now, or one
+    /// that it must replace before it runs. Requires: the vCPU is not destroyed meanwhile. Complexity: O(levels).
+    [[nodiscard]] EntryInfo lookup(const Vcpu& vcpu, Gva address) noexcept {
+      const core::TableSection<State> section(state_, record_);
+      return core::lookup(state_, section, vcpu.v_, address);
+    }
+    /// Effects: translates as an access of the vCPU would, A and D included, with registers that it had at some moment
+    /// of the call. Requires, complexity: as lookup. Locking: a section.
+    [[nodiscard]] Translated translate(const Vcpu& vcpu, Gva address, AccessRequest request,
+                                       CpuMode mode = {}) noexcept {
+      const core::RegisterView view = core::view_registers(state_, vcpu.v_);
+      const core::ReadSection<State> section(state_, record_);
+      return core::translate(state_, view, section, hint_, address, request, mode);
+    }
+    /// Effects, errors: as Mmu::fetch_dirty_log, but for a page whose fault is still under way in another thread: it
+    /// may be named by this call or the next. Locking: a section a word; the lock for gfns with very many mappings,
+    /// and, under formats that shadow guest tables, for logs by D bits. Flush: one, done.
+    [[nodiscard]] Status fetch_dirty_log(SlotId id, std::uint64_t first, std::uint64_t count,
+                                         std::uint64_t* out) noexcept {
+      return take({.slot = id, .first = first, .count = count, .rearm = true, .out = out});
+    }
+    /// Effects, locking: the same without clearing. Flush: none.
+    [[nodiscard]] Status read_dirty_log(SlotId id, std::uint64_t first, std::uint64_t count,
+                                        std::uint64_t* out) noexcept {
+      return take({.slot = id, .first = first, .count = count, .out = out});
+    }
+    /// Effects: the pages of `mask` in word `word` are clean; their next writes will be seen. As fetch_dirty_log else.
+    [[nodiscard]] Status clear_dirty_log(SlotId id, std::uint64_t word, std::uint64_t mask) noexcept {
+      return take({.slot = id, .first = word, .count = 1, .mask = mask, .rearm = true});
+    }
+    /// Returns: as Mmu::test_young. Locking: a section for each 2 MiB. Flush: none.
+    [[nodiscard]] bool test_young(Gfn first, std::uint64_t pages) noexcept {
+      return core::young_range(state_, record_, first, pages);
+    }
+
+   private:
+    [[nodiscard]] Status take(const core::LogRequest& r) noexcept { return core::take_log(state_, record_, r); }
+    State& state_;
+    typename State::Reader record_;
+    unsigned hint_ = 0;
+  };
+
   /// Returns: the verdict on every invariant. Locking: takes the lock. Complexity: O(pages * 512).
   [[nodiscard]] AuditReport audit() noexcept {
     const core::ExclusiveGuard<State> g(state_);
@@ -180,12 +257,7 @@ class Mmu {
   [[nodiscard]] Counters stats() noexcept {
     const core::ExclusiveGuard<State> g(state_);
     Counters c = state_.stats.snapshot();
-    for (const auto& v : state_.vcpus) {
-      const std::uint64_t n = State::Memory::plain(v.mmio_cached);
-      c.mmio_cached += n;
-      c.faults_mmio += n;
-      c.faults += n;
-    }
+    for (const auto& v : state_.vcpus) v.template count_into<typename State::Memory>(c);
     return c;
   }
   /// Returns: the limit in force. Locking: takes the lock.

@@ -7,6 +7,7 @@
 #include "shadowmmu/config.hpp"
 #include "shadowmmu/lock/checked.hpp"
 #include "shadowmmu/lock/none.hpp"
+#include "shadowmmu/lock/readers.hpp"
 #include "shadowmmu/lock/spin.hpp"
 #include "shadowmmu/reclaim/fifo.hpp"
 #include "shadowmmu/shadow_mmu.hpp"

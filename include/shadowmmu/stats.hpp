@@ -8,6 +8,7 @@ namespace shadowmmu {
 struct Counters {
   std::uint64_t faults = 0;           ///< handle_fault calls that came to an answer (not: host errors, out of memory)
   std::uint64_t faults_fixed = 0;     ///< entry installed or upgraded
+  std::uint64_t faults_fast = 0;      ///< of them, without the lock
   std::uint64_t faults_spurious = 0;  ///< the entry was right already
   std::uint64_t faults_guest = 0;     ///< injected into the guest
   std::uint64_t faults_mmio = 0;
@@ -40,6 +41,10 @@ struct Counters {
   std::uint64_t pages_used = 0;         ///< now
   std::uint64_t pages_used_lowest = 0;  ///< fewest left after pages were freed; 0 before
   std::uint64_t pages_used_highest = 0;
+  std::uint64_t pages_deferred = 0;  ///< freed pages that had to wait for readers
+  std::uint64_t pages_deferred_now = 0;
+  std::uint64_t pages_deferred_highest = 0;
+  std::uint64_t reader_waits = 0;  ///< times that a writer, having reached the bound, waited for readers
 };
 
 namespace stats {
@@ -54,6 +59,14 @@ struct On {
   void trough(std::uint64_t Counters::*m, std::uint64_t v) noexcept {
     if (c.*m == 0 || v < c.*m) c.*m = v;
   }
+  /// Effects: adds what a vCPU counted by itself.
+  void merge(const Counters& o) noexcept {
+    c.faults += o.faults;
+    c.faults_fixed += o.faults_fixed;
+    c.faults_fast += o.faults_fast;
+    c.faults_mmio += o.faults_mmio;
+    c.mmio_cached += o.mmio_cached;
+  }
   [[nodiscard]] Counters snapshot() const noexcept { return c; }
 };
 /// Counting off: no memory, no instruction.
@@ -62,6 +75,7 @@ struct Off {
   void set(std::uint64_t Counters::*, std::uint64_t) noexcept {}
   void peak(std::uint64_t Counters::*, std::uint64_t) noexcept {}
   void trough(std::uint64_t Counters::*, std::uint64_t) noexcept {}
+  void merge(const Counters&) noexcept {}
   [[nodiscard]] Counters snapshot() const noexcept { return {}; }
 };
 }  // namespace stats

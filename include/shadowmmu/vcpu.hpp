@@ -3,33 +3,18 @@
 #include <cstdint>
 
 #include "shadowmmu/core/control.hpp"
-#include "shadowmmu/core/fault.hpp"
+#include "shadowmmu/core/handle_fault.hpp"
+#include "shadowmmu/core/lookup.hpp"
 #include "shadowmmu/core/slot_ops.hpp"
 #include "shadowmmu/core/window.hpp"
 
 namespace shadowmmu {
 
-/// What translate() found: where the address goes, or the fault that the guest must see.
-struct [[nodiscard]] Translated {
-  bool found = false;
-  Translation to{};
-  PageFault fault{};
-  [[nodiscard]] bool ok() const noexcept { return found; }
-};
-
-/// What a shadow entry says now.
-struct EntryInfo {
-  bool present = false;
-  Pfn pfn{};  ///< of the 4 KiB frame of the address
-  Level level{1};
-  Access rights{};
-  std::uint64_t entry = 0;
-};
-
 /// One virtual CPU: its control registers, roots and faults. Used by one thread at a time.
 template <class Mmu>
 class BasicVcpu {
   using State = typename Mmu::State;
+  friend Mmu;
 
  public:
   /// Effects: registers a vCPU in reset state (paging off, or direct under a second-level format). Requires: mmu
@@ -39,6 +24,7 @@ class BasicVcpu {
     core::reset_vcpu(state(), v_);
     const core::SlotsScope<State> scope(state());
     core::ExclusiveGuard<State> g(state());
+    state().grace.add(v_.reader);
     state().vcpus.push_back(v_);
     state().vcpu_count += 1;
     core::apply_limit(state());
@@ -53,10 +39,11 @@ class BasicVcpu {
       const core::SlotsScope<State> scope(s);
       core::ExclusiveGuard<State> g(s);
       core::unload_root(s, g, v_);
-      s.stats.add(&Counters::mmio_cached, v_.mmio_cached);
-      s.stats.add(&Counters::faults_mmio, v_.mmio_cached);
-      s.stats.add(&Counters::faults, v_.mmio_cached);
+      Counters c{};
+      v_.template count_into<typename State::Memory>(c);
+      s.stats.merge(c);
       s.vcpus.erase(s.vcpus.iterator_to(v_));
+      s.grace.remove(v_.reader);
       s.vcpu_count -= 1;
       core::apply_limit(s);
     }
@@ -100,17 +87,8 @@ class BasicVcpu {
   }
   /// Effects: translates as the guest's own access would, A and D included. Locking: none.
   Translated translate(Gva address, AccessRequest request, CpuMode mode = {}) noexcept {
-    const core::SlotSection<State> section(state(), v_);
-    guest::Walk w;
-    Translated t;
-    if (core::walk_guest(state(), v_, *section, address, request, guest::Paging::smap_enforced(mode), w) ==
-        guest::WalkEnd::Fault) {
-      t.fault = PageFault{address, w.error_code};
-      return t;
-    }
-    t.found = true;
-    t.to = Translation{address_of(w.gfn) + (address.value() & kPageMask), w.rights, Level{w.level}};
-    return t;
+    const core::ReadSection<State> section(state(), v_.reader);
+    return core::translate(state(), v_, section, v_.slot_hint, address, request, mode);
   }
 
   /// Effects: the guest executed INVLPG. Locking: takes the lock. Flush: done (this vCPU, this page).
@@ -127,25 +105,11 @@ class BasicVcpu {
   /// Effects: closes all windows and acts on what the instruction changed. Locking: takes the lock. Flush: done.
   void end_write_windows() noexcept { core::end_windows(state(), v_); }
 
-  /// Returns: what the shadow tables hold for the address. Locking: takes the lock. Complexity: O(levels).
+  /// Returns: what the shadow tables hold for the address. Locking: a section, or (where the lock policy has no
+  /// readers) the lock. Complexity: O(levels).
   [[nodiscard]] EntryInfo lookup(Gva address) noexcept {
-    State& s = state();
-    EntryInfo info;
-    const core::ExclusiveGuard<State> g(s);
-    auto* p = core::root_stale(s, v_) || v_.root.role != v_.role ? nullptr : core::root_page(s, v_, address);
-    while (p != nullptr) {
-      const Level l = p->role.level();
-      const unsigned i = l.index(address.value());
-      const std::uint64_t e = core::entry<State>(*p, i);
-      if (!State::Arch::present(e)) break;
-      if (core::is_leaf<State>(*p, e)) {
-        info = {true, frame_of(State::Arch::address(e)) + (address.value() >> kPageShift & (l.frames() - 1)), l,
-                State::Arch::rights(e), e};
-        break;
-      }
-      p = &s.child(*p, i);
-    }
-    return info;
+    const core::TableSection<State> section(state(), v_.reader);
+    return core::lookup(state(), section, v_, address);
   }
   [[nodiscard]] VcpuId id() const noexcept { return v_.id; }
 

@@ -83,7 +83,7 @@ TEST_CASE("slots: bad ranges, overlaps and too many are told apart, and nothing 
   REQUIRE(mmu.add_slot(Gfn{32}, 4).ok());
   REQUIRE(mmu.add_slot(Gfn{(1ULL << 32) - 1}, 1).ok());
   unsigned n = 3;
-  for (std::uint64_t g = 100; n < core::SlotSnapshot::kCapacity; g += 2, ++n) REQUIRE(mmu.add_slot(Gfn{g}, 1).ok());
+  for (std::uint64_t g = 100; n < core::kMaxSlots; g += 2, ++n) REQUIRE(mmu.add_slot(Gfn{g}, 1).ok());
   CHECK(mmu.add_slot(Gfn{99}, 1).error() == Error::TooManySlots);
 }
 

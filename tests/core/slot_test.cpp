@@ -261,6 +261,6 @@ TEST_CASE("more slots than the directory holds are refused") {
     if (!last.ok()) break;
   }
   CHECK(last.error() == Error::TooManySlots);
-  CHECK(n == core::SlotSnapshot::kCapacity);
+  CHECK(n == core::kMaxSlots);
 }
 }  // namespace

@@ -12,7 +12,7 @@ LAYERS = [
     {"types.hpp"},
     {"memory"},
     {"concepts"},
-    {"arch", "lock", "reclaim", "host"},
+    {"arch", "grace", "lock", "reclaim", "host"},
     {"guest"},
     {"core"},
     {"shadow_mmu.hpp", "vcpu.hpp", "shadowmmu.hpp"},

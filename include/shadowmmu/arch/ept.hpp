@@ -23,7 +23,8 @@ struct Ept {
   /// Where the CPU keeps no A bits: R, W and X of an entry that was aged, at rest until its next use faults.
   static constexpr unsigned kSavedShift = 53;
   static constexpr std::uint64_t kRwx = kRead | kWrite | kExec, kSaved = kRwx << kSavedShift;
-  static constexpr std::uint64_t kSoftwareBits = kHostWritable | kSaved;
+  static constexpr std::uint64_t kMmuWritable = std::uint64_t{1} << 56;
+  static constexpr std::uint64_t kSoftwareBits = kHostWritable | kSaved | kMmuWritable;
 
   /// MMIO entries are misconfigured: writable and not readable, which no mapping is. Rights are not kept: a direct map
   /// has none of a guest's to check.
@@ -53,20 +54,19 @@ struct Ept {
     return Access{((e & kWrite) != 0 ? Access::kWrite : 0U) | ((e & kRead) != 0 ? Access::kUser : 0U) |
                   ((e & kExec) != 0 ? Access::kExec : 0U)};
   }
-  /// Writable as far as TLBs may know: an aged entry was not flushed.
-  [[nodiscard]] static constexpr bool mmu_writable(std::uint64_t e) noexcept {
-    return (e & (kWrite | kWrite << kSavedShift)) != 0;
-  }
+  /// Writable but for a dirty log or its age: TLBs may know it as writable, and a write may make it so again without
+  /// the lock.
+  [[nodiscard]] static constexpr bool mmu_writable(std::uint64_t e) noexcept { return (e & kMmuWritable) != 0; }
   /// Without hardware A/D an entry counts as accessed unless aged, a writable one as dirty.
   [[nodiscard]] static constexpr bool accessed(const Caps& c, std::uint64_t e) noexcept {
     return c.accessed_dirty ? (e & kAccessed) != 0 : (e & kRwx) != 0;
   }
   [[nodiscard]] static constexpr bool dirty(const Caps& c, std::uint64_t e) noexcept {
-    return c.accessed_dirty ? (e & kDirty) != 0 : mmu_writable(e);
+    return (e & (c.accessed_dirty ? kDirty : kWrite | kWrite << kSavedShift)) != 0;
   }
   /// Without hardware A/D: an entry is clean once it cannot be written.
   [[nodiscard]] static constexpr std::uint64_t without_dirty(const Caps& c, std::uint64_t e) noexcept {
-    return c.accessed_dirty ? e & ~kDirty : without_write(e);
+    return c.accessed_dirty ? e & ~kDirty : write_protected(e);
   }
   /// A leaf after `clear_young`: its next use shows, by A or by a fault.
   [[nodiscard]] static constexpr std::uint64_t aged(const Caps& c, std::uint64_t e) noexcept {
@@ -82,10 +82,25 @@ struct Ept {
   }
   [[nodiscard]] static constexpr Hpa address(std::uint64_t e) noexcept { return Hpa{e & kAddressBits}; }
   [[nodiscard]] static constexpr std::uint64_t without_write(std::uint64_t e) noexcept {
+    return write_protected(e) & ~kMmuWritable;
+  }
+  /// A leaf whose next write a dirty log must see, and nothing else.
+  [[nodiscard]] static constexpr std::uint64_t write_protected(std::uint64_t e) noexcept {
     return e & ~(kWrite | kWrite << kSavedShift);
   }
+  /// Whether a leaf, in use, lacks W for the log's sake only.
+  [[nodiscard]] static constexpr bool restorable(std::uint64_t e) noexcept {
+    constexpr std::uint64_t kBoth = kHostWritable | kMmuWritable;
+    return (e & (kRead | kWrite | kBoth)) == (kRead | kBoth);
+  }
+  /// Requires: restorable(e). Returns: the leaf that a write may use, D set for it.
+  [[nodiscard]] static constexpr std::uint64_t restored(const Caps& c, std::uint64_t e) noexcept {
+    return with_dirty(c, e | kWrite);
+  }
+  /// Never makes a leaf mmu-writable.
   [[nodiscard]] static constexpr std::uint64_t with_rights(std::uint64_t e, Access r) noexcept {
-    return (e & ~(kRead | kWrite | kExec)) | (r.write() ? kWrite : 0) | (r.user() ? kRead : 0) | (r.exec() ? kExec : 0);
+    const std::uint64_t base = (r.write() ? e | kWrite : without_write(e)) & ~(kRead | kExec);
+    return base | (r.user() ? kRead : 0) | (r.exec() ? kExec : 0);
   }
 
   /// `rights.user()` stands for read. Exec-only is made only where the CPU has it; else read is added.
@@ -96,6 +111,7 @@ struct Ept {
     e |= s.rights.exec() ? kExec : 0;
     e |= s.level > Level{1} ? kLarge : 0;
     e |= s.host_writable ? kHostWritable : 0;
+    e |= s.mmu_writable ? kMmuWritable : 0;
     e |= static_cast<std::uint64_t>(s.type) << kTypeShift;
     e |= s.device ? kIgnorePat : 0;
     if (c.accessed_dirty) e |= (s.accessed ? kAccessed : 0) | (s.dirty ? kDirty : 0);

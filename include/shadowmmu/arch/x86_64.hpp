@@ -24,7 +24,8 @@ struct X86_64 {
   static constexpr std::uint64_t kHardwareBits = kPresent | kWrite | kUser | kPwt | kPcd | kAccessed | kDirty | kLarge |
                                                  kGlobal | kNx | (std::uint64_t{0xf} << 59);
   static constexpr std::uint64_t kMmioMark = 1U << 10;  ///< no mapping, whatever P says
-  static constexpr std::uint64_t kSoftwareBits = kHostWritable | kMmioMark;
+  static constexpr std::uint64_t kMmuWritable = 1U << 11;
+  static constexpr std::uint64_t kSoftwareBits = kHostWritable | kMmioMark | kMmuWritable;
 
   /// MMIO entries: bit 51 is beyond MAXPHYADDR, so the CPU reports a reserved bit; where MAXPHYADDR is 52 there is no
   /// such bit, and P is clear instead.
@@ -68,12 +69,27 @@ struct X86_64 {
   }
   /// A leaf after `clear_young`: its next use shows.
   [[nodiscard]] static constexpr std::uint64_t aged(const Caps&, std::uint64_t e) noexcept { return e & ~kAccessed; }
-  /// Writable as far as TLBs may know.
-  [[nodiscard]] static constexpr bool mmu_writable(std::uint64_t e) noexcept { return writable(e); }
+  /// Writable but for a dirty log: TLBs may know it as writable, and a write may make it so again without the lock.
+  [[nodiscard]] static constexpr bool mmu_writable(std::uint64_t e) noexcept { return (e & kMmuWritable) != 0; }
   [[nodiscard]] static constexpr Hpa address(std::uint64_t e) noexcept { return Hpa{e & kAddressBits}; }
-  [[nodiscard]] static constexpr std::uint64_t without_write(std::uint64_t e) noexcept { return e & ~kWrite; }
+  [[nodiscard]] static constexpr std::uint64_t without_write(std::uint64_t e) noexcept {
+    return e & ~(kWrite | kMmuWritable);
+  }
+  /// A leaf whose next write a dirty log must see, and nothing else.
+  [[nodiscard]] static constexpr std::uint64_t write_protected(std::uint64_t e) noexcept { return e & ~kWrite; }
+  /// Whether a leaf lacks W for the log's sake only.
+  [[nodiscard]] static constexpr bool restorable(std::uint64_t e) noexcept {
+    constexpr std::uint64_t kBoth = kHostWritable | kMmuWritable;
+    return (e & (kPresent | kMmioMark | kBoth | kWrite)) == (kPresent | kBoth);
+  }
+  /// Requires: restorable(e). Returns: the leaf that a write may use, D set for it.
+  [[nodiscard]] static constexpr std::uint64_t restored(const Caps&, std::uint64_t e) noexcept {
+    return e | kWrite | kDirty;
+  }
+  /// Never makes a leaf mmu-writable.
   [[nodiscard]] static constexpr std::uint64_t with_rights(std::uint64_t e, Access r) noexcept {
-    return (e & ~(kWrite | kUser | kNx)) | (r.write() ? kWrite : 0) | (r.user() ? kUser : 0) | (r.exec() ? 0 : kNx);
+    const std::uint64_t base = (r.write() ? e | kWrite : without_write(e)) & ~(kUser | kNx);
+    return base | (r.user() ? kUser : 0) | (r.exec() ? 0 : kNx);
   }
 
   /// Large leaves carry bit 7; the PAT bit stays clear, so the memory type is PWT/PCD over the power-on PAT.
@@ -87,6 +103,7 @@ struct X86_64 {
     e |= s.accessed ? kAccessed : 0;
     e |= s.dirty ? kDirty : 0;
     e |= s.host_writable ? kHostWritable : 0;
+    e |= s.mmu_writable ? kMmuWritable : 0;
     e |= s.type == MemoryType::Uncached ? (kPcd | kPwt) : s.type == MemoryType::WriteThrough ? kPwt : 0;
     return e;
   }

@@ -16,6 +16,7 @@ struct LeafSpec {
   MemoryType type = MemoryType::WriteBack;
   bool device = false;
   bool host_writable = true;  ///< the Host would let it be written
+  bool mmu_writable = false;  ///< so would everybody else but a dirty log
   bool accessed = true;
   bool dirty = false;
 };
@@ -81,6 +82,12 @@ concept ArchEntries = requires(std::uint64_t e, Level l, const LeafSpec& s, cons
   { A::make_leaf(c, s) }
   noexcept->std::same_as<std::uint64_t>;
   { A::make_table(c, p) }
+  noexcept->std::same_as<std::uint64_t>;
+  { A::write_protected(e) }
+  noexcept->std::same_as<std::uint64_t>;
+  { A::restorable(e) }
+  noexcept->std::same_as<bool>;
+  { A::restored(c, e) }
   noexcept->std::same_as<std::uint64_t>;
   { A::without_write(e) }
   noexcept->std::same_as<std::uint64_t>;

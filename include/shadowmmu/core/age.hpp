@@ -3,6 +3,7 @@
 #include <cstdint>
 
 #include "shadowmmu/core/notifier.hpp"
+#include "shadowmmu/core/reader.hpp"
 
 /// Ageing: which guest frames were used of late. Read and cleared without a TLB flush, so a use by a translation that
 /// a TLB still holds may go unseen; where the CPU keeps no A bits an aged entry rests until a fault wakes it.
@@ -14,9 +15,9 @@ template <class S>
 bool age_range(S& s, Gfn first, std::uint64_t pages, bool clear) noexcept {
   ExclusiveGuard<S> g(s);
   bool young = false;
-  for_each_region(s, g, first, pages, [&](Slot& slot, Gfn lo, Gfn hi) noexcept {
-    const unsigned heads = for_each_head(slot, lo, hi, [&](std::uint32_t head) noexcept {
-      HandleList::for_each(s.cells, head, [&](EntryHandle e) {
+  for_each_region(s, g, first, pages, [&](SlotOf<S>& slot, Gfn lo, Gfn hi) noexcept {
+    const unsigned heads = for_each_head<S>(slot, lo, hi, [&](const std::uint32_t& head) noexcept {
+      S::Rmap::for_each(s.cells, head, [&](EntryHandle e) {
         auto& p = s.page(e.page());
         const std::uint64_t leaf = S::Memory::template load<Order::Relaxed>(p.table[e.entry()]);
         if (!S::Arch::accessed(s.caps, leaf)) return;
@@ -29,6 +30,44 @@ bool age_range(S& s, Gfn first, std::uint64_t pages, bool clear) noexcept {
     return RegionWork{hi, 1 + heads / 64};
   });
   return young;
+}
+
+/// Returns: whether a leaf of the range was used since it was last aged. Locking: sections of a reader, one a 2 MiB
+/// region; the lock for what a reader cannot find for sure. Flush: none.
+template <class S>
+[[nodiscard]] bool young_range(S& s, [[maybe_unused]] typename S::Reader& reader, Gfn first,
+                               std::uint64_t pages) noexcept {
+  if constexpr (!S::kLockless) {
+    return age_range(s, first, pages, false);
+  } else {
+    const std::uint64_t most = ~std::uint64_t{0} - first.value();
+    const Gfn end = first + (pages < most ? pages : most);
+    bool unsure = false;
+    for (Gfn at = first; at < end;) {
+      const ReadSection<S> section(s, reader);
+      SlotOf<S>* slot = section.slots().find_from(at);
+      if (slot == nullptr || slot->first() >= end) break;
+      if (at < slot->first()) at = slot->first();
+      const Gfn region{(at.value() / Level{2}.frames() + 1) * Level{2}.frames()};
+      Gfn stop = region < slot->end() ? region : slot->end();
+      if (end < stop) stop = end;
+      for (unsigned l = 1; l <= S::Arch::kMaxLeafLevel; ++l)
+        for (Gfn g = at; g < stop; g = g + Level{l}.frames()) {
+          const std::uint32_t* head = slot->rmap_for_reader(g, Level{l});
+          if (head == nullptr) break;
+          typename S::Rmap::Seen seen;
+          S::Rmap::look(s.cells, *head, seen);
+          unsure = unsure || !seen.whole;
+          for (unsigned n = 0; n < seen.count; ++n) {
+            const EntryHandle e = seen.handle[n];
+            if (S::Arch::accessed(s.caps, S::Memory::template load<Order::Relaxed>(s.page(e.page()).table[e.entry()])))
+              return true;
+          }
+        }
+      at = stop;
+    }
+    return unsure && age_range(s, first, pages, false);
+  }
 }
 
 }  // namespace shadowmmu::core

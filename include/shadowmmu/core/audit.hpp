@@ -72,7 +72,12 @@ class Audit {
       expect(p.life == PageLife::Zapped, "a page waiting for its release is not zapped", p.index);
     }
     expect(n + r_.invalid + waiting == s_.used, "pages used are not live + obsolete + invalid + waiting", s_.used);
-    expect(s_.used == s_.tables && s_.used == s_.pages.used(), "table frames and pages differ in number", s_.tables);
+    const std::uint32_t deferred = s_.deferred.count();
+    expect(s_.deferred.waiting.size() + s_.deferred.filling.size() == deferred, "deferred pages are miscounted",
+           deferred);
+    expect(deferred <= S::Config::kDeferredPages, "more pages wait for readers than may", deferred);
+    expect(s_.used + deferred == s_.tables && s_.tables == s_.pages.used(), "table frames and pages differ in number",
+           s_.tables);
   }
 
   void check_page(Page& p) noexcept {
@@ -105,32 +110,32 @@ class Audit {
   void check_leaf(Page& p, unsigned i, std::uint64_t e) noexcept {
     r_.leaves += 1;
     const Gfn gfn = s_.leaf_gfn(p, i);
-    Slot* slot = s_.snapshot->find_any(gfn);
+    SlotOf<S>* slot = s_.snapshot->find_any(gfn);
     expect(slot != nullptr, "a leaf maps a gfn that no slot owns", p.index);
     if (slot == nullptr) return;
     const Level level = p.role.level();
     const std::uint32_t* head = slot->rmap(gfn, level);
     unsigned seen = 0;
     if (head != nullptr)
-      HandleList::for_each(s_.cells, *head, [&](EntryHandle h) { seen += h == EntryHandle(p.index, i) ? 1U : 0U; });
+      S::Rmap::for_each(s_.cells, *head, [&](EntryHandle h) { seen += h == EntryHandle(p.index, i) ? 1U : 0U; });
     expect(seen == 1, "a leaf has not exactly one rmap entry", p.index);
     if (S::Memory::plain(s_.invalidating) == 0) {
       const Backing b = s_.host.backing(gfn, false);
       expect(Arch::address(e) == address_of(b.pfn), "a leaf maps another frame than the Host's", gfn.value());
-      expect(!Arch::writable(e) || slot->settling() ||
-                 (b.kind != Backing::Kind::ReadOnly && !slot->template read_only<typename S::Memory>()),
+      expect(!Arch::writable(e) || slot->settling() || (b.kind != Backing::Kind::ReadOnly && !slot->read_only()),
              "a leaf lets read-only memory be written", gfn.value());
     }
-    expect(!Arch::writable(e) || Arch::host_writable(e), "a writable leaf is not marked host-writable", p.index);
+    expect(!Arch::writable(e) || Arch::mmu_writable(e), "a writable leaf is not marked so", p.index);
+    expect(!Arch::mmu_writable(e) || Arch::host_writable(e), "a writable leaf is not marked host-writable", p.index);
     expect(level == Level{1} || slot->large(gfn, level).disallow == 0, "a large leaf where none is allowed",
            gfn.value());
-    if (Arch::writable(e)) check_writable(*slot, gfn, level);
+    if (Arch::writable(e) || (p.role.direct() && Arch::mmu_writable(e))) check_writable(*slot, gfn, level);
     if constexpr (Arch::kGuests.indirect())
       // A page of an earlier generation serves, until its vCPU reloads, as a TLB would: it is not kept in sync.
       if (!p.role.direct() && !p.unsync && level == Level{1} && !s_.obsolete_page(p)) check_rights(p, i, e);
   }
 
-  void check_writable(Slot& slot, Gfn first, Level level) noexcept {
+  void check_writable(SlotOf<S>& slot, Gfn first, Level level) noexcept {
     if (level != Level{1}) return;  // the disallow count speaks for large leaves
     const TrackCount t = slot.track(first);
     if (t.upper == 0 && t.leaf == 0) return;
@@ -150,8 +155,8 @@ class Audit {
     const std::uint64_t g = gpte_of<S>(table, p, i);
     Access most = p.role.access() & paging.grants(g);
     // A table in ROM never gets its D bit: writes go on without.
-    const bool rom = s_.snapshot->find_any(p.gfn)->template read_only<typename S::Memory>() ||
-                     s_.host.backing(p.gfn, false).kind == Backing::Kind::ReadOnly;
+    const bool rom =
+        s_.snapshot->find_any(p.gfn)->read_only() || s_.host.backing(p.gfn, false).kind == Backing::Kind::ReadOnly;
     if ((g & guest::kEntryDirty) == 0 && !rom) most = most.without(Access::kWrite);
     const Access have = Arch::rights(e);
     const bool rewritten = !p.role.wp() && have.write() && !have.user();
@@ -169,16 +174,16 @@ class Audit {
     expect(c.generation == p.generation, "a page of another generation is reachable", p.index);
     expect(c.role.level().up() == p.role.level(), "a child has the wrong level", p.index);
     unsigned seen = 0;
-    HandleList::for_each(s_.cells, c.parents, [&](EntryHandle h) { seen += h == EntryHandle(p.index, i) ? 1U : 0U; });
+    S::Parents::for_each(s_.cells, c.parents, [&](EntryHandle h) { seen += h == EntryHandle(p.index, i) ? 1U : 0U; });
     expect(seen == 1, "a child does not know its parent", c.index);
     if (p.unsync_map != 0 && (c.unsync || c.unsync_children != 0))
-      expect((s_.cells.at(p.unsync_map)->bits[i >> 6U] >> (i & 63U) & 1U) != 0, "an unsync child is not in the bitmap",
-             p.index);
+      expect((S::Memory::plain(s_.cells.at(p.unsync_map)->bits[i >> 6U]) >> (i & 63U) & 1U) != 0,
+             "an unsync child is not in the bitmap", p.index);
   }
 
   void check_parents(Page& p) noexcept {
-    if (p.parents == 0 && p.roots == 0) r_.orphans += 1;
-    HandleList::for_each(s_.cells, p.parents, [&](EntryHandle h) {
+    if (S::Parents::empty(p.parents) && p.roots == 0) r_.orphans += 1;
+    S::Parents::for_each(s_.cells, p.parents, [&](EntryHandle h) {
       Page& q = s_.page(h.page());
       const std::uint64_t e = entry<S>(q, h.entry());
       expect(q.life == PageLife::Linked && Arch::present(e) && !is_leaf<S>(q, e) && q.side[h.entry()] == p.index,
@@ -194,14 +199,14 @@ class Audit {
       return;
     }
     unsigned bits = 0;  // counted by hand: popcount may become a call into the compiler's library
-    for (std::uint64_t w : s_.cells.at(p.unsync_map)->bits)
-      for (; w != 0; w &= w - 1) bits += 1;
+    for (const std::uint64_t& cell : s_.cells.at(p.unsync_map)->bits)
+      for (std::uint64_t w = S::Memory::plain(cell); w != 0; w &= w - 1) bits += 1;
     expect(bits == p.unsync_children, "unsync count differs from the bitmap", p.index);
   }
 
   void check_tracking(Page& p) noexcept {
     if (p.role.direct()) return;
-    Slot* slot = s_.snapshot->find_any(p.gfn);
+    SlotOf<S>* slot = s_.snapshot->find_any(p.gfn);
     if (slot == nullptr) return;
     unsigned upper = 0;
     unsigned leaf = 0;
@@ -216,8 +221,8 @@ class Audit {
 
   void check_rmaps() noexcept {
     for (unsigned i = 0; i < s_.snapshot->count(); ++i) {
-      s_.snapshot->at(i)->for_each_rmap([&](std::uint32_t head, Gfn gfn, Level level) {
-        HandleList::for_each(s_.cells, head, [&](EntryHandle h) {
+      s_.snapshot->at(i)->for_each_rmap([&](const std::uint32_t& head, Gfn gfn, Level level) {
+        S::Rmap::for_each(s_.cells, head, [&](EntryHandle h) {
           r_.rmap_entries += 1;
           Page& p = s_.page(h.page());
           const std::uint64_t e = entry<S>(p, h.entry());

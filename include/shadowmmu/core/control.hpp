@@ -15,6 +15,23 @@ template <class S>
   return r.with_cpu(p.wp(), p.nxe(), p.mode() == GuestMode::Bits32 && p.pse(), p.smep(), p.smap());
 }
 
+/// Effects: other threads see the registers that the vCPU has now. Locking: the vCPU's own thread.
+template <class S>
+void show_registers(typename S::Vcpu& v) noexcept {
+  using Memory = typename S::Memory;
+  ShownRegisters& r = v.shown;
+  const std::uint64_t sequence = Memory::plain(r.sequence);
+  Memory::template store<Order::Relaxed>(r.sequence, sequence + 1);
+  Memory::template fence<Order::Release>();
+  Memory::plain(r.cr0, v.controls.cr0);
+  Memory::plain(r.cr4, v.controls.cr4);
+  Memory::plain(r.efer, v.controls.efer);
+  Memory::plain(r.cr3, v.cr3);
+  if (v.paging.mode() == GuestMode::Pae)
+    for (unsigned i = 0; i < 4; ++i) Memory::plain(r.pdpte[i], v.pdpte[i]);
+  Memory::template store<Order::Release>(r.sequence, sequence + 2);
+}
+
 /// Effects: a fresh vCPU: direct for second-level formats, else as after reset (paging off).
 template <class S>
 void reset_vcpu(S& s, typename S::Vcpu& v) noexcept {
@@ -27,8 +44,8 @@ void reset_vcpu(S& s, typename S::Vcpu& v) noexcept {
 template <class S>
 [[nodiscard]] bool load_pdptes(S& s, typename S::Vcpu& v, std::uint64_t cr3) noexcept
     requires(S::Arch::kGuests.has(GuestMode::Pae)) {
-  const SlotSection<S> section(s, v);
-  GuestReader<S> reader(s, *section, v.slot_hint);
+  const ReadSection<S> section(s, v.reader);
+  GuestReader<S> reader(s, section.slots(), v.slot_hint);
   std::uint64_t fresh[4];
   for (unsigned i = 0; i < 4; ++i) {
     fresh[i] = reader.entry(Gfn{(cr3 & 0xffff'ffffU) >> kPageShift}, static_cast<unsigned>(cr3 >> 3U & 0x1fcU) + i, 8);
@@ -74,11 +91,13 @@ template <class S>
   v.mmio = LastMmio{};
   v.controls = c;
   v.paging = paging;
+  show_registers<S>(v);
   const Role role = base_role(s, paging);
   if (role != v.role || reload) {
     v.role = role;
     // Tables of the other role may be unsync since before a flush that only brought this role's up to date.
     v.sync_due = true;
+    hide_root<S>(v);
     S::Memory::template store<Order::Relaxed>(v.reload, 1);
   }
   if (reload) guest_flush(s, v);
@@ -95,8 +114,10 @@ template <class S>
   if (lma && (cr3 & guest::bit_range(s.caps.guest_address_bits, 63)) != 0) return ControlOutcome::InjectGp;
   if (v.paging.mode() == GuestMode::Pae && !load_pdptes(s, v, cr3)) return ControlOutcome::InjectGp;
   v.cr3 = cr3;
+  show_registers<S>(v);
   v.mmio = LastMmio{};
   if (v.paging.mode() == GuestMode::NonPaging) return ControlOutcome::Done;
+  hide_root<S>(v);
   S::Memory::template store<Order::Relaxed>(v.reload, 1);
   if (keep) return ControlOutcome::Done;
   // With PCIDs the load flushes one PCID, whatever its tables; roots of others stay as they are.

@@ -10,70 +10,134 @@
 namespace shadowmmu::core {
 
 /// Effects: the next write to a page that the leaf maps will be seen: W goes, or D; large leaves always lose W, so that
-/// a write splits them. The Host hears of a D that goes; the log need not, its bit having been taken. Flush: owed.
+/// a write splits them. What they said is in the log; the Host hears of a D that goes. Without the lock the entry may
+/// be another gfn's by now: then W goes alone, which costs that one a fault. `exact`: it is not, by the lock or because
+/// p is direct, whose entries map one gfn for life. Requires: exact where D is the method. Flush: owed.
 template <class S>
-FlushOwed rearm_leaf(S& s, Entries<S> h, typename S::Page& p, unsigned i, DirtyMethod m) noexcept {
+FlushOwed rearm_leaf(S& s, const typename S::Page& p, unsigned i, DirtyMethod m, bool exact) noexcept {
   const bool by_w = m == DirtyMethod::WriteProtect || p.role.level() > Level{1};
-  std::uint64_t e = S::Memory::template load<Order::Relaxed>(p.table[i]);
+  std::uint64_t e = S::Memory::template load<Order::Acquire>(p.table[i]);
   std::uint64_t now = 0;
-  h.verify(s.lock);
   do {
-    now = S::Arch::without_dirty(s.caps, e);
-    if (by_w) now = S::Arch::without_write(now);
+    if (!S::Arch::present(e) || !is_leaf<S>(p, e)) return FlushOwed::none();
+    now = exact ? S::Arch::without_dirty(s.caps, e) : e;
+    if (by_w) now = S::Arch::write_protected(now);
     if (now == e) return FlushOwed::none();
   } while (!S::Memory::template compare_exchange<Order::AcqRel>(p.table[i], e, now));
-  if (S::Arch::dirty(s.caps, e)) s.host.wrote(s.leaf_gfn(p, i), p.role.level().frames());
+  if (S::Arch::dirty(s.caps, e) && !S::Arch::dirty(s.caps, now))
+    s.host.wrote(s.leaf_gfn(p, i), p.role.level().frames());
   return flush_for(s, p, i);
 }
 
 /// Effects: as rearm_leaf for every leaf of one rmap word.
 template <class S>
-FlushOwed rearm_head(S& s, Entries<S> h, std::uint32_t head, DirtyMethod m) noexcept {
+FlushOwed rearm_head(S& s, Entries<S> h, const std::uint32_t& head, DirtyMethod m) noexcept {
+  h.verify(s.lock);
   FlushOwed owed;
-  HandleList::for_each(s.cells, head, [&](EntryHandle e) { owed |= rearm_leaf(s, h, s.page(e.page()), e.entry(), m); });
+  S::Rmap::for_each(s.cells, head, [&](EntryHandle e) { owed |= rearm_leaf(s, s.page(e.page()), e.entry(), m, true); });
   return owed;
 }
 
-/// Returns: whether a 4 KiB leaf of the word has D set. What D bits say is brought into the log before it is read.
+/// Returns: whether the leaf has D set.
 template <class S>
-[[nodiscard]] bool head_dirty(S& s, std::uint32_t head) noexcept {
-  bool dirty = false;
-  HandleList::for_each(s.cells, head, [&](EntryHandle e) {
-    dirty =
-        dirty || S::Arch::dirty(s.caps, S::Memory::template load<Order::Relaxed>(s.page(e.page()).table[e.entry()]));
-  });
-  return dirty;
+[[nodiscard]] bool leaf_dirty(S& s, EntryHandle e) noexcept {
+  return S::Arch::dirty(s.caps, S::Memory::template load<Order::Relaxed>(s.page(e.page()).table[e.entry()]));
 }
+
+/// The leaves of a slot's gfns, as the lock's holder finds them.
+template <class S>
+class LogByLock {
+ public:
+  LogByLock(S& s, ExclusiveGuard<S>& g) noexcept : s_(s), g_(g) {}
+  /// Returns: whether a 4 KiB leaf of gfn has D set.
+  [[nodiscard]] bool dirty(SlotOf<S>& slot, Gfn gfn) noexcept {
+    bool found = false;
+    if (const std::uint32_t* head = slot.rmap(gfn, Level{1}); head != nullptr)
+      S::Rmap::for_each(s_.cells, *head, [&](EntryHandle e) { found = found || leaf_dirty(s_, e); });
+    return found;
+  }
+  void rearm(SlotOf<S>& slot, Gfn gfn, DirtyMethod m) noexcept {
+    for (unsigned l = 1; l <= S::Arch::kMaxLeafLevel; ++l)
+      if (const std::uint32_t* head = slot.rmap(gfn, Level{l}); head != nullptr)
+        g_.owe(rearm_head(s_, Entries<S>(g_.held()), *head, m));
+  }
+
+ private:
+  S& s_;
+  ExclusiveGuard<S>& g_;
+};
+
+/// The same as a reader finds them, in a section. What it cannot tell for sure it leaves to the lock's holder.
+/// Source: X. Guangrong, "KVM: MMU: locklessly write-protect page" (2013).
+template <class S>
+class LogByReader {
+ public:
+  LogByReader(S& s, FlushOwed& owed) noexcept : s_(s), owed_(owed) {}
+  [[nodiscard]] bool dirty(SlotOf<S>& slot, Gfn gfn) noexcept {
+    bool found = false;
+    const bool whole = look(slot, gfn, Level{1}, [&](EntryHandle e) { found = found || leaf_dirty(s_, e); });
+    return found || !whole;
+  }
+  void rearm(SlotOf<S>& slot, Gfn gfn, DirtyMethod m) noexcept {
+    for (unsigned l = 1; l <= S::Arch::kMaxLeafLevel; ++l) {
+      const bool whole = look(slot, gfn, Level{l}, [&](EntryHandle e) {
+        const auto& p = s_.page(e.page());
+        owed_ |= rearm_leaf(s_, p, e.entry(), m, p.role.direct());
+      });
+      if (!whole) left_ |= std::uint64_t{1} << ((gfn - slot.first()) & 63U);
+    }
+  }
+  /// Returns: which gfns of the word are left, a bit each.
+  [[nodiscard]] std::uint64_t left() const noexcept { return left_; }
+
+ private:
+  template <class F>
+  bool look(SlotOf<S>& slot, Gfn gfn, Level l, F&& visit) noexcept {
+    const std::uint32_t* head = slot.rmap_for_reader(gfn, l);
+    if (head == nullptr) return true;
+    typename S::Rmap::Seen seen;
+    S::Rmap::look(s_.cells, *head, seen);
+    for (unsigned n = 0; n < seen.count; ++n) visit(seen.handle[n]);
+    return seen.whole;
+  }
+  S& s_;
+  FlushOwed& owed_;
+  std::uint64_t left_ = 0;
+};
 
 /// Effects: waits for whoever may have found the log before it was taken away: under the lock, or in a section.
 template <class S>
 void wait_log_writers(S& s) noexcept {
   { const ExclusiveGuard<S> g(s); }
-  wait_slot_readers(s);
+  wait_readers(s);
 }
 
 /// Effects: the slot's writes are logged. Where a CPU keeps no D bits, DirtyBit is the same as WriteProtect. Errors:
 /// NoSuchSlot, LogActive, OutOfMemory; then nothing changed. Flush: done. Allocates: 36 KiB a started GiB of the slot.
 template <class S>
 [[nodiscard]] Status start_dirty_log(S& s, SlotId id, DirtyMethod m) noexcept {
-  using Memory = typename S::Memory;
   if constexpr (requires { s.caps.accessed_dirty; })
     if (!s.caps.accessed_dirty) m = DirtyMethod::WriteProtect;
   const SlotsScope<S> scope(s);
-  Slot* slot = s.snapshot->by_id(id);
+  SlotOf<S>* slot = s.snapshot->by_id(id);
   if (slot == nullptr) return Error::NoSuchSlot;
   if (slot->log() != DirtyMethod::Off) return Error::LogActive;
   if (m == DirtyMethod::Off) return Unit{};
-  if (!slot->template make_log<Memory>(s.host)) {
-    slot->template drop_log<Memory>(s.host, [&s]() noexcept { wait_log_writers(s); });
+  if (!slot->make_log(s.host)) {
+    slot->drop_log(s.host, [&s]() noexcept { wait_log_writers(s); });
     return Error::OutOfMemory;
   }
+  {
+    const ExclusiveGuard<S> g(s);
+    slot->set_log(m);
+    s.logs += 1;
+  }
+  // Faults without the lock that still think that nothing is logged end before the first leaf is protected.
+  if constexpr (S::kLockless) wait_readers(s);
   ExclusiveGuard<S> g(s);
-  slot->set_log(m);
-  s.logs += 1;
-  for_each_region(s, g, slot->first(), slot->pages(), [&](Slot& at, Gfn lo, Gfn hi) noexcept {
-    const unsigned heads = for_each_head(
-        at, lo, hi, [&](std::uint32_t head) noexcept { g.owe(rearm_head(s, Entries<S>(g.held()), head, m)); });
+  for_each_region(s, g, slot->first(), slot->pages(), [&](SlotOf<S>& at, Gfn lo, Gfn hi) noexcept {
+    const unsigned heads = for_each_head<S>(
+        at, lo, hi, [&](const std::uint32_t& head) noexcept { g.owe(rearm_head(s, Entries<S>(g.held()), head, m)); });
     return RegionWork{hi, 1 + heads / 32};
   });
   return Unit{};
@@ -83,9 +147,8 @@ template <class S>
 /// as such. Errors: NoSuchSlot, LogInactive. Flush: done.
 template <class S>
 [[nodiscard]] Status stop_dirty_log(S& s, SlotId id) noexcept {
-  using Memory = typename S::Memory;
   const SlotsScope<S> scope(s);
-  Slot* slot = s.snapshot->by_id(id);
+  SlotOf<S>* slot = s.snapshot->by_id(id);
   if (slot == nullptr) return Error::NoSuchSlot;
   if (slot->log() == DirtyMethod::Off) return Error::LogInactive;
   {
@@ -93,16 +156,16 @@ template <class S>
     slot->set_log(DirtyMethod::Off);
     s.logs -= 1;
     for_each_region(s, g, slot->first(), slot->pages(),
-                    [&](Slot& at, Gfn lo, Gfn hi) noexcept { return collapse_region(s, g, at, lo, hi); });
+                    [&](SlotOf<S>& at, Gfn lo, Gfn hi) noexcept { return collapse_region(s, g, at, lo, hi); });
   }
-  slot->template drop_log<Memory>(s.host, [&s]() noexcept { wait_log_writers(s); });
+  slot->drop_log(s.host, [&s]() noexcept { wait_log_writers(s); });
   return Unit{};
 }
 
 /// Effects: drops the 4 KiB leaves in direct pages of a region that the Host backs by a large page and nothing forbids
 /// to map as one. Returns: work done. Flush: by the guard.
 template <class S>
-RegionWork collapse_region(S& s, ExclusiveGuard<S>& g, Slot& slot, Gfn first, Gfn end) noexcept {
+RegionWork collapse_region(S& s, ExclusiveGuard<S>& g, SlotOf<S>& slot, Gfn first, Gfn end) noexcept {
   if (!slot.has_heads(first) || slot.large(first, Level{2}).disallow != 0) return {end, 1};
   const Backing b = s.host.backing(first, false);
   if (b.kind != Backing::Kind::Memory || b.level == Level{1}) return {end, 1};
@@ -111,7 +174,7 @@ RegionWork collapse_region(S& s, ExclusiveGuard<S>& g, Slot& slot, Gfn first, Gf
     for (bool again = true; again;) {
       again = false;
       EntryHandle found;
-      HandleList::for_each(s.cells, head, [&](EntryHandle e) {
+      S::Rmap::for_each(s.cells, head, [&](EntryHandle e) {
         if (s.page(e.page()).role.direct()) found = e;
       });
       if (found == EntryHandle{}) continue;
@@ -123,66 +186,112 @@ RegionWork collapse_region(S& s, ExclusiveGuard<S>& g, Slot& slot, Gfn first, Gf
 }
 
 /// Effects: what the D bits of 64 gfns say is in word i of the log; with `rearm`, the gfns of `mask` that are set there
-/// are cleared and their next writes will be seen. Returns: the word, as it was. Flush: by the guard.
-template <class S>
-std::uint64_t take_log_word(S& s, ExclusiveGuard<S>& g, Slot& slot, std::uint64_t i, std::uint64_t mask,
-                            bool rearm) noexcept {
+/// are cleared, then their next writes will be seen: in this order. Returns: the word, as it was. Flush: owed by `by`.
+template <class S, class By>
+std::uint64_t take_log_word(SlotOf<S>& slot, std::uint64_t i, std::uint64_t* word, std::uint64_t mask, bool rearm,
+                            By&& by) noexcept {
   using Memory = typename S::Memory;
   const Gfn first = slot.first() + i * 64;
   const unsigned count = slot.end() - first < 64 ? static_cast<unsigned>(slot.end() - first) : 64U;
-  std::uint64_t* word = slot.template log_word<Memory>(i);
-  if (slot.log() == DirtyMethod::DirtyBit)
-    for (unsigned n = 0; n < count; ++n) {
-      if (!slot.has_heads(first + n)) continue;
-      if (head_dirty(s, *slot.rmap(first + n, Level{1}))) slot.template mark_dirty<Memory>(first + n);
-    }
+  const DirtyMethod method = slot.log();
+  if (method == DirtyMethod::DirtyBit)
+    for (unsigned n = 0; n < count; ++n)
+      if (by.dirty(slot, first + n)) slot.mark_dirty(first + n);
   std::uint64_t old = Memory::template load<Order::Relaxed>(*word);
   if (!rearm || (old & mask) == 0) return old;
   while (!Memory::template compare_exchange<Order::AcqRel>(*word, old, old & ~mask)) {
   }
-  for (std::uint64_t bits = old & mask; bits != 0; bits &= bits - 1) {
-    const Gfn gfn = first + static_cast<unsigned>(std::countr_zero(bits));
-    for (unsigned l = 1; l <= S::Arch::kMaxLeafLevel; ++l)
-      if (const std::uint32_t* head = slot.rmap(gfn, Level{l}); head != nullptr)
-        g.owe(rearm_head(s, Entries<S>(g.held()), *head, slot.log()));
-  }
+  for (std::uint64_t bits = old & mask; bits != 0; bits &= bits - 1)
+    by.rearm(slot, first + static_cast<unsigned>(std::countr_zero(bits)), method);
   return old;
 }
 
-/// Effects: calls visit(word index) for words [first, first + count) of the slot's log, as far as there are, letting
-/// the lock go on the way. Errors: NoSuchSlot, LogInactive.
-template <class S, class F>
-[[nodiscard]] Status for_each_log_word(S& s, SlotId id, std::uint64_t first, std::uint64_t count, F&& visit) noexcept {
-  const SlotsScope<S> scope(s);
-  Slot* slot = s.snapshot->by_id(id);
+/// Which words of which slot's log, and what to do with them.
+struct LogRequest {
+  SlotId slot{};
+  std::uint64_t first = 0, count = 0;
+  std::uint64_t mask = ~std::uint64_t{0};
+  bool rearm = false;
+  std::uint64_t* out = nullptr;  ///< `count` words, or none
+};
+
+/// Returns: the slot, if it has those words of a log.
+template <class S>
+[[nodiscard]] Result<SlotOf<S>*> logged_slot(const SlotsOf<S>& slots, const LogRequest& r) noexcept {
+  SlotOf<S>* slot = slots.by_id(r.slot);
   if (slot == nullptr) return Error::NoSuchSlot;
   if (slot->log() == DirtyMethod::Off) return Error::LogInactive;
-  if (first > slot->log_words() || count > slot->log_words() - first) return Error::BadRange;
+  if (r.first > slot->log_words() || r.count > slot->log_words() - r.first) return Error::BadRange;
+  return slot;
+}
+
+/// Effects: carries the request out under the lock, which is let go on the way.
+template <class S>
+[[nodiscard]] Status take_log(S& s, const LogRequest& r) noexcept {
+  const SlotsScope<S> scope(s);
+  const Result<SlotOf<S>*> slot = logged_slot<S>(*s.snapshot, r);
+  if (!slot) return slot.error();
   ExclusiveGuard<S> g(s);
-  GfnCursor at{Gfn{first}, Gfn{first + count}};
+  GfnCursor at{Gfn{r.first}, Gfn{r.first + r.count}};
   Progress walk(at);
   for (; at.next < at.end; at.next = at.next + 1) {
-    visit(*slot, g, at.next.value());
+    const std::uint64_t i = at.next.value();
+    const std::uint64_t word =
+        take_log_word<S>(*slot.value(), i, slot.value()->log_word(i), r.mask, r.rearm, LogByLock<S>(s, g));
+    if (r.out != nullptr) r.out[i - r.first] = word;
     walk.add(1);
     g.yield(walk);
   }
   return Unit{};
 }
 
-/// Effects: words [first, first + count) of the log into `out`; with `rearm` they are cleared and later writes will be
-/// seen. Whoever copies the pages named after this returns misses no write. Flush: done.
+/// Effects: carries out word i of the request as a reader. What a reader could not find for sure is done under the lock
+/// afterwards: rmaps of hundreds of leaves, or such as change all the time.
 template <class S>
-[[nodiscard]] Status fetch_dirty_log(S& s, SlotId id, std::uint64_t first, std::uint64_t count, std::uint64_t* out,
-                                     bool rearm) noexcept {
-  return for_each_log_word(s, id, first, count, [&](Slot& slot, ExclusiveGuard<S>& g, std::uint64_t i) noexcept {
-    out[i - first] = take_log_word(s, g, slot, i, ~std::uint64_t{0}, rearm);
-  });
+[[nodiscard]] Status take_log_word_as_reader(S& s, typename S::Reader& reader, const LogRequest& r, std::uint64_t i,
+                                             FlushOwed& owed) noexcept {
+  LogByReader<S> by(s, owed);
+  {
+    const ReadSection<S> section(s, reader);
+    const Result<SlotOf<S>*> slot = logged_slot<S>(section.slots(), r);
+    if (!slot) return slot.error();
+    std::uint64_t* cell = slot.value()->log_word(i);
+    if (cell == nullptr) return Error::LogInactive;
+    const std::uint64_t word = take_log_word<S>(*slot.value(), i, cell, r.mask, r.rearm, by);
+    if (r.out != nullptr) r.out[i - r.first] = word;
+  }
+  if (by.left() == 0) return Unit{};
+  ExclusiveGuard<S> g(s);
+  SlotOf<S>* slot = s.snapshot->by_id(r.slot);
+  if (slot == nullptr) return Unit{};  // its entries went with it
+  for (std::uint64_t bits = by.left(); bits != 0; bits &= bits - 1)
+    LogByLock<S>(s, g).rearm(*slot, slot->first() + i * 64 + static_cast<unsigned>(std::countr_zero(bits)),
+                             slot->log());
+  return Unit{};
 }
+
+/// Effects: carries the request out as a reader, a section a word, and flushes once. By D bits that is only where each
+/// entry maps one gfn for life and rmaps do not branch; else under the lock.
 template <class S>
-[[nodiscard]] Status clear_dirty_log(S& s, SlotId id, std::uint64_t word, std::uint64_t mask) noexcept {
-  return for_each_log_word(s, id, word, 1, [&](Slot& slot, ExclusiveGuard<S>& g, std::uint64_t i) noexcept {
-    static_cast<void>(take_log_word(s, g, slot, i, mask, true));
-  });
+[[nodiscard]] Status take_log(S& s, [[maybe_unused]] typename S::Reader& reader, const LogRequest& r) noexcept {
+  if constexpr (!S::kLockless) {
+    return take_log(s, r);
+  } else {
+    FlushOwed owed;
+    Status status = Unit{};
+    bool by_d = false;
+    {
+      const ReadSection<S> section(s, reader);
+      const Result<SlotOf<S>*> slot = logged_slot<S>(section.slots(), r);
+      if (!slot) return slot.error();
+      by_d = slot.value()->log() == DirtyMethod::DirtyBit;
+    }
+    if (by_d && S::Arch::kGuests.indirect()) return take_log(s, r);
+    for (std::uint64_t i = r.first; i < r.first + r.count && status.ok(); ++i)
+      status = take_log_word_as_reader(s, reader, r, i, owed);
+    s.flush_unlocked(owed);
+    return status;
+  }
 }
 
 /// Effects: hardware says that these gpas were written (PML): notes them in the logs of their slots.
@@ -190,8 +299,8 @@ template <class S>
 void drain_dirty_buffer(S& s, const std::uint64_t* gpas, std::uint64_t count) noexcept {
   const ExclusiveGuard<S> g(s);
   for (std::uint64_t n = 0; n < count; ++n)
-    if (Slot* slot = s.snapshot->find_any(frame_of(Gpa{gpas[n]}))) {
-      slot->template mark_dirty<typename S::Memory>(frame_of(Gpa{gpas[n]}));
+    if (SlotOf<S>* slot = s.snapshot->find_any(frame_of(Gpa{gpas[n]}))) {
+      slot->mark_dirty(frame_of(Gpa{gpas[n]}));
     }
 }
 

@@ -10,23 +10,24 @@
 #include "shadowmmu/guest/walk.hpp"
 #include "shadowmmu/result.hpp"
 
-/// The fault path: walk the guest's tables, ask what backs the page, then, under the lock, install one entry.
+/// The fault path up to its entry: walk the guest's tables; under the lock, install one entry.
 namespace shadowmmu::core {
 
 /// One fault on its way. Lives on the stack of handle_fault.
 template <class S>
 struct Fault {
-  Fault(S& state, typename S::Vcpu& vcpu, const SlotSnapshot* snapshot, Gva a, AccessRequest r) noexcept
-      : s(state), v(vcpu), slots(snapshot), address(a), request(r) {}
+  Fault(S& state, typename S::Vcpu& vcpu, const SlotsOf<S>& snapshot, Gva a, AccessRequest r) noexcept
+      : s(state), v(vcpu), slots(&snapshot), slots_version(snapshot.version()), address(a), request(r) {}
 
   S& s;
   typename S::Vcpu& v;
-  const SlotSnapshot* slots;
+  const SlotsOf<S>* slots;  ///< outside of the section only where slots_unchanged
+  std::uint64_t slots_version;
   Gva address{};
   AccessRequest request{};
-  Access granted{};      ///< what the guest's tables grant, whatever the request made of it
-  guest::Walk walk;      ///< filled by the walk, by level: not cleared first
-  Slot* slot = nullptr;  ///< none: to be remembered as MMIO
+  Access granted{};           ///< what the guest's tables grant, whatever the request made of it
+  guest::Walk walk;           ///< filled by the walk, by level: not cleared first
+  SlotOf<S>* slot = nullptr;  ///< none: to be remembered as MMIO
   Backing backing{};
   std::uint64_t invalidate_seq = 0;
   std::uint64_t mmio_generation = 0;
@@ -40,11 +41,19 @@ template <class S>
   return b.pfn.value() >> (s.caps.host_address_bits - kPageShift) == 0;
 }
 
-/// Effects: walks the tables of the mode in force. Non-paging and direct maps: the address is the gpa.
+/// Whether the memslots are still those that the fault looked at: then, under the lock, they stay. An address would not
+/// tell: that of a snapshot that has gone may be another's by now.
 template <class S>
-[[nodiscard]] guest::WalkEnd walk_guest(S& s, typename S::Vcpu& v, const SlotSnapshot& slots, Gva a,
+[[nodiscard]] bool slots_unchanged(const Fault<S>& f) noexcept {
+  return f.s.snapshot->version() == f.slots_version;
+}
+
+/// Effects: walks the tables of the mode in force. Non-paging and direct maps: the address is the gpa. `v`: a vCPU, or
+/// a copy of its registers. Locking: a section.
+template <class S, class V>
+[[nodiscard]] guest::WalkEnd walk_guest(S& s, const V& v, const SlotsOf<S>& slots, unsigned& hint, Gva a,
                                         AccessRequest request, bool smap_enforced, guest::Walk& w) noexcept {
-  GuestReader<S> reader(s, slots, v.slot_hint);
+  GuestReader<S> reader(s, slots, hint);
   if constexpr (S::Arch::kGuests.has(GuestMode::Long4))
     if (v.paging.mode() == GuestMode::Long4)
       return guest::Walker<guest::Long4, GuestReader<S>>::run(v.paging, reader, guest::Long4::frame(v.cr3), a, request,
@@ -155,7 +164,7 @@ void remember_path(Fault<S>& f, const typename S::Page& p) noexcept {
 /// Effects: code runs in the large page of gfn: its region is mapped by 4 KiB entries from now on, until
 /// recover_exec_splits. Flush: by the guard.
 template <class S>
-void split_for_exec(S& s, ExclusiveGuard<S>& g, Slot& slot, Gfn gfn) noexcept {
+void split_for_exec(S& s, ExclusiveGuard<S>& g, SlotOf<S>& slot, Gfn gfn) noexcept {
   for (const Level l : kLargeLevels) {
     LargeRegion& r = slot.large(gfn, l);
     r.disallow |= LargeRegion::kExecSplit;
@@ -287,7 +296,7 @@ void prefetch_window(Fault<S>& f, ExclusiveGuard<S>& g, typename S::Page& p, uns
     const std::uint64_t e = S::Memory::template load<Order::Relaxed>(gptes[n]);
     if (entry<S>(p, j) != 0 || (e & kUsed) != kUsed || f.v.paging.reserved_set(e, 1)) continue;
     const Gfn gfn = Format::frame(e);
-    Slot* slot = f.slots->find(gfn, f.v.slot_hint);
+    SlotOf<S>* slot = f.slots->find(gfn, f.v.slot_hint);
     if (slot == nullptr || !slot->has_heads(gfn)) continue;
     Access rights = p.role.access() & f.v.paging.grants(e);
     if ((e & guest::kEntryDirty) == 0) rights = rights.without(Access::kWrite);
@@ -321,7 +330,7 @@ void remember_mmio(Fault<S>& f) noexcept {
   s.stats.add(&Counters::faults_mmio);
   if (f.walk.gfn.value() >= kMaxGfn || !MmioGeneration<S>::stable(f.mmio_generation)) return;
   // After an invalidation the guest's tables may lie elsewhere: what the walk read from cannot be read again.
-  if (s.snapshot != f.slots || walked_retiring(f) || invalidated_meanwhile(s, f.walk.gfn, f.invalidate_seq)) return;
+  if (!slots_unchanged(f) || walked_retiring(f) || invalidated_meanwhile(s, f.walk.gfn, f.invalidate_seq)) return;
   if (!well_supplied(s) && (!make_pages_available(s, g) || !reserve_metadata(s, g, f.v.magazine))) return;
   if (f.v.path.epoch != s.epoch && root_stale(s, f.v)) return;
   if (fetch(f, g) != Fetched::Fixed) return;
@@ -335,7 +344,7 @@ template <class S>
   S& s = f.s;
   ExclusiveGuard<S> g(s);
   s.stats.add(&Counters::faults);
-  if (s.snapshot != f.slots || invalidated_meanwhile(s, f.walk.gfn, f.invalidate_seq) || walked_retiring(f)) {
+  if (!slots_unchanged(f) || invalidated_meanwhile(s, f.walk.gfn, f.invalidate_seq) || walked_retiring(f)) {
     s.stats.add(&Counters::faults_retried);
     return FaultOutcome::of(Kind::Retry);
   }
@@ -368,94 +377,6 @@ template <class S>
       break;
   }
   return FaultOutcome::of(Kind::OutOfMemory);
-}
-
-/// Counts what never took the lock, under it.
-template <class S>
-FaultOutcome counted(S& s, std::uint64_t Counters::*which, FaultOutcome o) noexcept {
-  const ExclusiveGuard<S> g(s);
-  s.stats.add(&Counters::faults);
-  s.stats.add(which);
-  return o;
-}
-
-/// Effects: answers a hardware fault of v. Locking: takes the Mmu's lock, once where the root is ready. Allocates:
-/// before.
-template <class S>
-[[nodiscard]] FaultOutcome handle_fault(S& s, typename S::Vcpu& v, Gva address, AccessRequest request,
-                                        std::uint32_t error_code, bool smap_enforced) noexcept {
-  using Kind = FaultOutcome::Kind;
-  if (!ensure_root(s, v)) return FaultOutcome::of(Kind::OutOfMemory);
-  const std::uint64_t mmio_generation = MmioGeneration<S>::now(s);
-  if (may_be_mmio(s, error_code)) {
-    Gpa at;
-    if (last_mmio_hit(s, v, address, request, smap_enforced, at)) {
-      S::Memory::plain(v.mmio_cached, S::Memory::plain(v.mmio_cached) + 1);
-      return FaultOutcome::at(Kind::Mmio, at, request);
-    }
-    if (check_mmio(s, v, address, request, smap_enforced, at) == MmioCheck::Hit)
-      return FaultOutcome::at(Kind::Mmio, at, request);
-  }
-  if (!v.magazine.ready() && !supply(s, v)) return FaultOutcome::of(Kind::OutOfMemory);
-  const SlotSection<S> section(s, v);
-  hint_path(s, v, address);
-  Fault<S> f(s, v, section.get(), address, request);
-  f.mmio_generation = mmio_generation;
-  f.invalidate_seq = S::Memory::template load<Order::Acquire>(s.invalidate_seq);
-  if (walk_guest(s, v, *f.slots, address, request, smap_enforced, f.walk) == guest::WalkEnd::Fault)
-    return counted(s, &Counters::faults_guest, FaultOutcome::inject(PageFault{address, f.walk.error_code}));
-  f.granted = f.walk.rights;
-  const Gpa gpa = address_of(f.walk.gfn) + (address.value() & kPageMask);
-  f.slot = f.slots->find(f.walk.gfn, v.slot_hint);
-  if (f.slot == nullptr) {
-    // Memory that is moving is memory all the same: the vCPU tries again until it has arrived, or is gone.
-    if (f.slots->retiring(f.walk.gfn)) return counted(s, &Counters::faults_retried, FaultOutcome::of(Kind::Retry));
-    remember_mmio(f);
-    return FaultOutcome::at(Kind::Mmio, gpa, request);
-  }
-  if (request.write && f.slot->template read_only<typename S::Memory>())
-    return counted(s, &Counters::faults_mmio, FaultOutcome::at(Kind::Mmio, gpa, request));
-  f.backing = s.host.backing(f.walk.gfn, request.write);
-  switch (f.backing.kind) {
-    case Backing::Kind::None:
-      return counted(s, &Counters::faults_mmio, FaultOutcome::at(Kind::Mmio, gpa, request));
-    case Backing::Kind::Pending: {
-      FaultOutcome o = FaultOutcome::at(Kind::Pending, gpa, request);
-      o.token = f.backing.token;
-      return counted(s, &Counters::faults_retried, o);
-    }
-    case Backing::Kind::Poisoned:
-      return FaultOutcome::at(Kind::HostError, gpa, request);
-    case Backing::Kind::ReadOnly:
-      if (request.write) return counted(s, &Counters::faults_mmio, FaultOutcome::at(Kind::Mmio, gpa, request));
-      f.backing.writable = false;
-      break;
-    case Backing::Kind::Memory:
-    case Backing::Kind::Device:
-      if (request.write && !f.backing.writable) return FaultOutcome::at(Kind::HostError, gpa, request);
-      break;
-  }
-  if (!addressable(s, f.backing)) return FaultOutcome::at(Kind::HostError, gpa, request);
-  find_windows(f);
-  if (!rewrite_for_wp(f)) {
-    FaultOutcome o = FaultOutcome::at(Kind::Emulate, gpa, request);
-    o.address = address.value();
-    o.reason = EmulateReason::SupervisorWrite;
-    return counted(s, &Counters::faults_emulated, o);
-  }
-  return install(f);
-}
-
-/// Effects: notes which of the vCPU's open write windows this fault hits.
-template <class S>
-void find_windows(Fault<S>& f) noexcept {
-  if (S::Memory::plain(f.s.window_owner) == 0) return;
-  for (const WriteWindow& w : f.v.window) {
-    if (!w.open || w.gfn != f.walk.gfn) continue;
-    if (w.supervisor_write)
-      f.supervisor_window = f.supervisor_window || (w.address.value() ^ f.address.value()) < kPageSize;
-    if (w.tracked) f.window = true;
-  }
 }
 
 }  // namespace shadowmmu::core

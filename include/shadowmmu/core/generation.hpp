@@ -25,9 +25,9 @@ class SlotsScope {
 template <class S>
 class Generations {
  public:
-  /// Effects: a new generation: every linked page becomes obsolete in O(1) and every vCPU is asked to reload its root,
-  /// in one critical section, so that none sees the new generation without a pending reload. A value that some page
-  /// still bears is not used again: such pages go first. Complexity: O(vCPUs). Requires: the slots lock.
+  /// Effects: a new generation: every linked page becomes obsolete in O(1), readers find no root any more and every
+  /// vCPU is asked to reload its own, in one critical section, so that none sees the new generation without. A value
+  /// that some page still bears is not used again: such pages go first. Complexity: O(vCPUs). Requires: the slots lock.
   static void begin(S& s, ExclusiveGuard<S>& g) noexcept {
     const auto next = static_cast<typename S::Generation>(s.generation + 1U);
     while (!s.obsolete.empty() && s.obsolete.front().generation == next)
@@ -37,6 +37,7 @@ class Generations {
     s.stats.add(&Counters::generations);
     s.obsolete.take_over(s.live);
     s.epoch += 1;
+    for (auto& v : s.vcpus) hide_root<S>(v);
     request_reload(s, g.held());
   }
   /// Effects: every vCPU leaves its old root and forgets its translations; what is freed of earlier generations from
@@ -94,14 +95,14 @@ std::uint32_t zap_obsolete(S& s, ExclusiveGuard<S>& g, std::uint32_t budget) noe
   return n;
 }
 
-/// Effects: gives obsolete pages, and zapped ones that wait, back to the Host. Returns: whether there were any: a Host
-/// that had no frame may have one now. Locking: takes the lock.
+/// Effects: gives obsolete pages, and zapped ones that wait (for readers, too), back to the Host. Returns: whether
+/// there were any: a Host that had no frame may have one now. Locking: takes the lock.
 template <class S>
 [[nodiscard]] bool relieve(S& s) noexcept {
   ExclusiveGuard<S> g(s);
-  if (s.obsolete.empty() && s.dropped.empty()) return false;
+  if (s.obsolete.empty() && s.dropped.empty() && s.deferred.count() == 0) return false;
   static_cast<void>(zap_obsolete(s, g, Generations<S>::kFreeAtOnce));
-  g.settle();
+  g.settle_for_good();
   return true;
 }
 /// Returns: a zeroed frame; nullptr only where the Host has none and no obsolete page is left. Locking: none held.
@@ -118,6 +119,8 @@ template <class S>
 void release_all(S& s) noexcept {
   if constexpr (S::Config::kTeardown == config::Teardown::Yield) {
     zap_all_fast(s);
+    ExclusiveGuard<S> g(s);
+    g.settle_for_good();
   } else {
     const SlotsScope<S> scope(s);
     ExclusiveGuard<S> g(s);
@@ -128,6 +131,7 @@ void release_all(S& s) noexcept {
       static_cast<void>(zap_obsolete(s, g, Generations<S>::kFreeAtOnce));
       g.free_unseen();
     }
+    g.settle_for_good();
   }
 }
 

@@ -70,7 +70,7 @@ class ExclusiveGuard : Mint<typename S::Lock> {
   void free_unseen() noexcept {
     if (unseen_.empty()) return;
     Batch<S, Stage::Flushed> due(std::move(unseen_));
-    Disposal<S>::release(state_, Disposal<S>::wait_readers(state_, std::move(due)));
+    Disposal<S>::retire(state_, held(), std::move(due), true);
   }
   /// Effects: flushes and frees now, still under the lock. Flush: done where owed.
   void settle() noexcept {
@@ -82,6 +82,11 @@ class ExclusiveGuard : Mint<typename S::Lock> {
     } else if (flush_.needed()) {
       state_.flush(std::exchange(flush_, FlushOwed::none()));
     }
+  }
+  /// Effects: settles; what waits for readers is freed too, once they are through.
+  void settle_for_good() noexcept {
+    settle();
+    Disposal<S>::complete(state_, held());
   }
   /// Effects: after enough work, where somebody waits for the lock or the Host asks, settles, lets the lock go and
   /// takes it again. Returns: whether it did; then whatever is not pinned by another lock may have changed.

@@ -34,7 +34,7 @@ template <class S>
 
 /// Returns: the largest level that guest, host and slot allow for gfn, and no invalidation beside it.
 template <class S>
-[[nodiscard]] Level mapping_level(S& s, Slot& slot, Gfn gfn, const Backing& b, Level guest) noexcept {
+[[nodiscard]] Level mapping_level(S& s, SlotOf<S>& slot, Gfn gfn, const Backing& b, Level guest) noexcept {
   if (slot.log() != DirtyMethod::Off) return Level{1};
   unsigned top = b.level < guest ? b.level.value() : guest.value();
   const unsigned have = s.caps.large_1g ? 3U : 2U;
@@ -53,17 +53,18 @@ template <class S>
 /// Effects: entry i of p maps r.gfn's page of r.level. An entry that maps another frame is dropped first: a present
 /// leaf's frame is never replaced in place. Flush: by the guard. Complexity: O(1), plus O(rmap / 14) on a replacement.
 template <class S>
-Mapped set_leaf(S& s, ExclusiveGuard<S>& g, typename S::Vcpu& v, Slot& slot, typename S::Page& p, unsigned i,
-                const MapRequest& r) noexcept {
+Mapped place_leaf(S& s, ExclusiveGuard<S>& g, typename S::Vcpu& v, SlotOf<S>& slot, typename S::Page& p, unsigned i,
+                  const MapRequest& r) noexcept {
   using Arch = typename S::Arch;
   const std::uint64_t inside = r.level.frames() - 1;
   const Gfn first{r.gfn.value() & ~inside};
   Access rights = r.rights;
   bool refused = false;
-  const bool host_writable = r.backing.writable && !slot.template read_only<typename S::Memory>();
+  const bool host_writable = r.backing.writable && !slot.read_only();
   if (!host_writable) rights = rights.without(Access::kWrite);
   // Under write protection a page becomes writable by a write, which the log must see, and by nothing else.
-  if (!r.write && slot.log() == DirtyMethod::WriteProtect) rights = rights.without(Access::kWrite);
+  const bool log_only = !r.write && rights.write() && slot.log() == DirtyMethod::WriteProtect;
+  if (log_only) rights = rights.without(Access::kWrite);
   if (r.level > Level{1} && s.caps.nx_huge) rights = rights.without(Access::kExec);
   if constexpr (Arch::kGuests.indirect()) {
     if (rights.write() && r.level == Level{1} && !r.window &&
@@ -80,8 +81,8 @@ Mapped set_leaf(S& s, ExclusiveGuard<S>& g, typename S::Vcpu& v, Slot& slot, typ
   spec.device = r.backing.kind == Backing::Kind::Device;
   spec.host_writable = host_writable;
   spec.dirty = r.write && rights.write();
+  spec.mmu_writable = rights.write() || (log_only && !Arch::kGuests.indirect());
   const std::uint64_t fresh = Arch::make_leaf(s.caps, spec);
-  if (spec.dirty && slot.log() != DirtyMethod::Off) slot.template mark_dirty<typename S::Memory>(r.gfn);
 
   std::uint64_t old = entry<S>(p, i);
   if (Arch::present(old)) {
@@ -117,14 +118,14 @@ Mapped set_leaf(S& s, ExclusiveGuard<S>& g, typename S::Vcpu& v, Slot& slot, typ
     head = slot.rmap(r.gfn, r.level);
   }
   // Every 14th entry of a chain adds a descriptor: the moment to look at its length.
-  if (HandleList::add(s.cells, *head, EntryHandle(p.index, i))) {
-    const unsigned length = HandleList::length(s.cells, *head);
+  if (S::Rmap::add(s.cells, *head, EntryHandle(p.index, i))) {
+    const unsigned length = S::Rmap::length(s.cells, *head);
     s.stats.peak(&Counters::rmap_longest, length);
     if (length > S::Config::kLongChain) {
       // The new handle's entry is still clear: take it out, drop the rest, put it back alone.
-      HandleList::remove(s.cells, *head, EntryHandle(p.index, i));
+      S::Rmap::remove(s.cells, *head, EntryHandle(p.index, i));
       g.owe(rmap_zap_head(s, Entries<S>(g.held()), *head));
-      HandleList::add(s.cells, *head, EntryHandle(p.index, i));
+      S::Rmap::add(s.cells, *head, EntryHandle(p.index, i));
       s.stats.add(&Counters::rmap_zapped_long);
     }
   }
@@ -132,6 +133,16 @@ Mapped set_leaf(S& s, ExclusiveGuard<S>& g, typename S::Vcpu& v, Slot& slot, typ
   S::Memory::template store<Order::Release>(p.table[i], fresh);
   if constexpr (wants(S::Reclaim::kHooks, Hook::Entry)) s.reclaim.on_entry(p, p.live);
   return refused ? Mapped::WriteRefused : Mapped::Installed;
+}
+
+/// Effects: as place_leaf; a write is in the slot's log when this returns. The mark comes after the leaf: whoever takes
+/// marks without the lock and write-protects afterwards either finds the leaf or leaves the mark for the next time.
+template <class S>
+Mapped set_leaf(S& s, ExclusiveGuard<S>& g, typename S::Vcpu& v, SlotOf<S>& slot, typename S::Page& p, unsigned i,
+                const MapRequest& r) noexcept {
+  const Mapped m = place_leaf(s, g, v, slot, p, i, r);
+  if (r.write && m != Mapped::WriteRefused && slot.log() != DirtyMethod::Off) slot.mark_dirty(r.gfn);
+  return m;
 }
 
 /// Effects: makes sure that entry i of p leads to the direct page of (gfn, access) one level down. Returns: it, or

@@ -31,7 +31,7 @@ struct TrackCount {
 
 /// State of one aligned region of 2 MiB or 1 GiB.
 struct LargeRegion {
-  std::uint32_t rmap = 0;      ///< HandleList of the leaf entries of this level
+  std::uint32_t rmap = 0;      ///< cell: HandleList of the leaf entries of this level
   std::uint32_t disallow = 0;  ///< reasons against a large mapping: slot ends, shadowed tables inside, or kExecSplit
   /// Guest code runs in it: 4 KiB entries, that no executable entry be large (`Caps::nx_huge`).
   static constexpr std::uint32_t kExecSplit = 1U << 31U;
@@ -40,11 +40,12 @@ struct LargeRegion {
 /// A memslot and everything kept per gfn of it, in single frames. Addressed by absolute gfn, so that 2 MiB and 1 GiB
 /// regions are the naturally aligned ones. Directories exist from the start; the 4-byte rmap heads and the tracking
 /// counts of 1024 gfns come when first needed.
+template <class Memory>
 class Slot {
  public:
   static constexpr unsigned kHeads = kPageSize / sizeof(std::uint32_t);
   struct Leaf {
-    std::uint32_t* heads;  ///< 1024 rmap words
+    std::uint32_t* heads;  ///< cell: 1024 rmap words
     TrackCount* track;     ///< 1024 counts
   };
   /// A bit a gfn, 32768 in a frame.
@@ -64,27 +65,23 @@ class Slot {
   [[nodiscard]] Gfn first() const noexcept { return Gfn{first_}; }
   [[nodiscard]] std::uint64_t pages() const noexcept { return pages_; }
   [[nodiscard]] Gfn end() const noexcept { return Gfn{first_ + pages_}; }
-  template <class Memory>
   [[nodiscard]] bool read_only() const noexcept {
     return Memory::template load<memory::Order::Acquire>(read_only_) != 0;
   }
-  template <class Memory>
   void set_flags(SlotFlags f) noexcept {
     Memory::template store<memory::Order::Release>(read_only_, f.read_only ? 1U : 0U);
   }
-  [[nodiscard]] DirtyMethod log() const noexcept { return log_; }
+  [[nodiscard]] DirtyMethod log() const noexcept { return static_cast<DirtyMethod>(Memory::plain(log_)); }
   /// Whether entries from before a change of flags may be there still.
   [[nodiscard]] bool settling() const noexcept { return settling_; }
   void set_settling(bool on) noexcept { settling_ = on; }
   [[nodiscard]] SlotId id() const noexcept { return id_; }
 
   /// Returns: the rmap word of (level, gfn), or nullptr where none was ever made. Requires: contains(g).
-  [[nodiscard]] std::uint32_t* rmap(Gfn g, Level l) noexcept {
-    if (l == Level{1}) {
-      std::uint32_t* heads = leaf(g).heads;
-      return heads == nullptr ? nullptr : heads + (g.value() & (kHeads - 1));
-    }
-    return &large(g, l).rmap;
+  [[nodiscard]] std::uint32_t* rmap(Gfn g, Level l) noexcept { return rmap_in(Memory::plain(leaf(g).heads), g, l); }
+  /// The same without the lock.
+  [[nodiscard]] const std::uint32_t* rmap_for_reader(Gfn g, Level l) noexcept {
+    return rmap_in(Memory::template load<memory::Order::Acquire>(leaf(g).heads), g, l);
   }
   [[nodiscard]] LargeRegion& large(Gfn g, Level l) noexcept {
     Gib& b = gib(g);
@@ -94,10 +91,12 @@ class Slot {
     const TrackCount* t = leaf(g).track;
     return t == nullptr ? TrackCount{} : t[g.value() & (kHeads - 1)];
   }
-  [[nodiscard]] bool has_heads(Gfn g) noexcept { return leaf(g).heads != nullptr; }
+  [[nodiscard]] bool has_heads(Gfn g) noexcept { return Memory::plain(leaf(g).heads) != nullptr; }
   [[nodiscard]] bool has_track(Gfn g) noexcept { return leaf(g).track != nullptr; }
   /// Effects: gives the frame for the heads (counts) around g. Requires: it had none; the frame is zeroed.
-  void give_heads(Gfn g, void* frame) noexcept { leaf(g).heads = static_cast<std::uint32_t*>(frame); }
+  void give_heads(Gfn g, void* frame) noexcept {
+    Memory::template store<memory::Order::Release>(leaf(g).heads, static_cast<std::uint32_t*>(frame));
+  }
   void give_track(Gfn g, void* frame) noexcept { leaf(g).track = static_cast<TrackCount*>(frame); }
   /// Requires: has_track(g).
   [[nodiscard]] TrackCount& track_cell(Gfn g) noexcept { return leaf(g).track[g.value() & (kHeads - 1)]; }
@@ -132,7 +131,7 @@ class Slot {
       for (unsigned i = 0; i < kGibsPerFrame; ++i) {
         if (t[i].leaf != nullptr)
           for (unsigned j = 0; j < kPageSize / sizeof(Leaf); ++j) {
-            free(t[i].leaf[j].heads);
+            free(Memory::plain(t[i].leaf[j].heads));
             free(t[i].leaf[j].track);
           }
         free(t[i].leaf);
@@ -146,17 +145,15 @@ class Slot {
   /// Returns: words of the log: one for 64 gfns, counted from the slot's first.
   [[nodiscard]] std::uint64_t log_words() const noexcept { return (pages_ + 63U) / 64U; }
   /// Returns: word i of the log, a cell; nullptr while it is off. Requires: i < log_words(); the lock, or a section.
-  template <class Memory>
   [[nodiscard]] std::uint64_t* log_word(std::uint64_t i) noexcept {
     Gib& b = top_[(i >> 12U) / kGibsPerFrame][(i >> 12U) % kGibsPerFrame];
     const DirtyBits* d = Memory::template load<memory::Order::Acquire>(b.dirty);
     return d == nullptr ? nullptr : d->frame[i >> 9U & 7U] + (i & 511U);
   }
   /// Effects: the guest may have written g: notes it where the log is on.
-  template <class Memory>
   void mark_dirty(Gfn g) noexcept {
     const std::uint64_t i = g.value() - first_;
-    std::uint64_t* w = log_word<Memory>(i >> 6U);
+    std::uint64_t* w = log_word(i >> 6U);
     if (w == nullptr) return;
     const std::uint64_t bit = std::uint64_t{1} << (i & 63U);
     std::uint64_t old = Memory::template load<memory::Order::Relaxed>(*w);
@@ -165,7 +162,7 @@ class Slot {
   }
   /// Effects: makes the log, all clear; marks may come as soon as a part of it is there. Errors: false where the Host
   /// has no frame; what was made stays until drop_log. Allocates: up to 9 frames a started GiB. Locking: slots lock.
-  template <class Memory, class Host>
+  template <class Host>
   [[nodiscard]] bool make_log(Host& host) noexcept {
     const auto free = [&host](void* p) { host.free_frame(host.to_phys(p)); };
     for (std::uint64_t i = 0; i << 12U < log_words(); ++i) {
@@ -183,9 +180,11 @@ class Slot {
     }
     return true;
   }
-  void set_log(DirtyMethod m) noexcept { log_ = m; }
+  void set_log(DirtyMethod m) noexcept {
+    Memory::template store<memory::Order::Release>(log_, static_cast<std::uint32_t>(m));
+  }
   /// Effects: takes the log away; `wait` returns when nobody can mark it any more; then its frames are freed.
-  template <class Memory, class Host, class Wait>
+  template <class Host, class Wait>
   void drop_log(Host& host, Wait&& wait) noexcept {
     const auto free = [&host](void* p) { host.free_frame(host.to_phys(p)); };
     for (std::uint64_t i = 0; i << 12U < log_words(); i += kGibsPerFrame) {
@@ -202,7 +201,7 @@ class Slot {
         if (d != nullptr) free_bits(d, free);
     }
   }
-  /// Calls f(rmap word, gfn, level) for every rmap word that was made, whatever it holds.
+  /// Calls f(rmap word, gfn, level) for every rmap word that was made, whatever it holds. Locking: the Mmu's.
   template <class F>
   void for_each_rmap(F&& f) noexcept {
     for (std::uint64_t g = base_gib_; g <= (first_ + pages_ - 1) >> 18U; ++g) {
@@ -210,8 +209,9 @@ class Slot {
       f(b.huge.rmap, Gfn{g << 18U}, Level{3});
       for (unsigned i = 0; i < 512; ++i) f(b.large[i].rmap, Gfn{g << 18U | i << 9U}, Level{2});
       for (unsigned i = 0; i < kPageSize / sizeof(Leaf); ++i) {
-        if (b.leaf[i].heads == nullptr) continue;
-        for (unsigned j = 0; j < kHeads; ++j) f(b.leaf[i].heads[j], Gfn{g << 18U | i << 10U | j}, Level{1});
+        std::uint32_t* const heads = Memory::plain(b.leaf[i].heads);
+        if (heads == nullptr) continue;
+        for (unsigned j = 0; j < kHeads; ++j) f(heads[j], Gfn{g << 18U | i << 10U | j}, Level{1});
       }
     }
   }
@@ -226,6 +226,10 @@ class Slot {
     for (std::uint64_t* frame : d->frame)
       if (frame != nullptr) free(frame);
     free(d);
+  }
+  [[nodiscard]] std::uint32_t* rmap_in(std::uint32_t* heads, Gfn g, Level l) noexcept {
+    if (l > Level{1}) return &large(g, l).rmap;
+    return heads == nullptr ? nullptr : heads + (g.value() & (kHeads - 1));
   }
   [[nodiscard]] Leaf& leaf(Gfn g) noexcept { return gib(g).leaf[g.value() >> 10U & 255U]; }
 
@@ -254,24 +258,32 @@ class Slot {
 
   std::uint64_t first_ = 0, pages_ = 0, base_gib_ = 0;
   std::uint32_t read_only_ = 0;  ///< cell
-  DirtyMethod log_ = DirtyMethod::Off;
+  std::uint32_t log_ = 0;        ///< cell: a DirtyMethod
   bool settling_ = false;
   SlotId id_{};
   Gib* top_[256] = {};
 };
-static_assert(sizeof(Slot) <= kPageSize);
 /// 2^32 gfns: what a 32-bit side word can name.
 inline constexpr std::uint64_t kMaxGfn = std::uint64_t{1} << 32U;
-static_assert(256ULL * Slot::kGibsPerFrame << 18U >= kMaxGfn);
+/// Memslots that one Mmu may have.
+inline constexpr unsigned kMaxSlots = (kPageSize - 16) / 16;
 
 /// The memslots at one moment, sorted by gfn, immutable once published: what faults read without the lock.
+template <class M>
 class SlotSnapshot {
  public:
+  using Slot = core::Slot<M>;
+  static_assert(sizeof(Slot) <= kPageSize && 256ULL * Slot::kGibsPerFrame << 18U >= kMaxGfn);
   struct Entry {
     std::uint32_t first, last;  ///< gfns, inclusive
     Slot* slot;
   };
-  static constexpr unsigned kCapacity = (kPageSize - 16) / sizeof(Entry);
+  static constexpr unsigned kCapacity = kMaxSlots;
+  static_assert(sizeof(Entry) == 16);
+
+  /// Tells all snapshots of an Mmu apart, those of the same address included. 0: the empty one.
+  [[nodiscard]] std::uint64_t version() const noexcept { return version_; }
+  void follow(const SlotSnapshot& before) noexcept { version_ = before.version_ + 1; }
 
   [[nodiscard]] unsigned count() const noexcept { return count_; }
   [[nodiscard]] Slot* at(unsigned i) const noexcept { return entry_[i].slot; }
@@ -363,13 +375,15 @@ class SlotSnapshot {
     return lo;
   }
 
+  std::uint64_t version_ = 0;
   unsigned count_ = 0;
   unsigned retiring_ = kCapacity;  ///< place of the slot that is being removed
   Entry entry_[kCapacity] = {};
 };
-static_assert(sizeof(SlotSnapshot) <= kPageSize);
+static_assert(sizeof(std::uint64_t) + 2 * sizeof(unsigned) + kMaxSlots * 16 <= kPageSize);
 /// What an Mmu without a slot publishes.
-inline constexpr SlotSnapshot kNoSlots{};
+template <class M>
+inline constexpr SlotSnapshot<M> kNoSlots{};
 
 }  // namespace core
 }  // namespace shadowmmu

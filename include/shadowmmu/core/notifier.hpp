@@ -25,7 +25,7 @@ void for_each_region(S& s, ExclusiveGuard<S>& g, Gfn first, std::uint64_t pages,
   GfnCursor at{first, first + (pages < most ? pages : most)};
   Progress walk(at);
   while (at.next < at.end) {
-    Slot* slot = s.snapshot->find_from(at.next);
+    SlotOf<S>* slot = s.snapshot->find_from(at.next);
     if (slot == nullptr || slot->first() >= at.end) return;
     if (at.next < slot->first()) at.next = slot->first();
     const Gfn region_end{(at.next.value() / Level{2}.frames() + 1) * Level{2}.frames()};
@@ -41,11 +41,11 @@ void for_each_region(S& s, ExclusiveGuard<S>& g, Gfn first, std::uint64_t pages,
 /// Calls visit(rmap word) for every word that holds leaves of [first, end), large ones that overlap it included.
 /// Returns: how many. Requires: the range lies in one 2 MiB region of the slot. Complexity: O(1) where no head was
 /// made, else a look at each gfn's word.
-template <class F>
-unsigned for_each_head(Slot& slot, Gfn first, Gfn end, F&& visit) noexcept {
+template <class S, class F>
+unsigned for_each_head(SlotOf<S>& slot, Gfn first, Gfn end, F&& visit) noexcept {
   unsigned n = 0;
-  const auto look = [&](std::uint32_t& head) noexcept {
-    if (head == 0) return;
+  const auto look = [&](const std::uint32_t& head) noexcept {
+    if (S::Rmap::empty(head)) return;
     n += 1;
     visit(head);
   };
@@ -59,12 +59,12 @@ unsigned for_each_head(Slot& slot, Gfn first, Gfn end, F&& visit) noexcept {
 
 /// Effects: drops every leaf that maps a gfn of [first, reached). Flush: by the guard.
 template <class S>
-RegionWork zap_leaves(S& s, ExclusiveGuard<S>& g, Slot& slot, Gfn first, Gfn end) noexcept {
+RegionWork zap_leaves(S& s, ExclusiveGuard<S>& g, SlotOf<S>& slot, Gfn first, Gfn end) noexcept {
   constexpr unsigned kLeavesAPage = 32;  // so many cost about what a shadow page does
   unsigned leaves = 0;
   const auto zap = [&](std::uint32_t& head) noexcept {
-    if (head == 0) return;
-    leaves += HandleList::length(s.cells, head);
+    if (S::Rmap::empty(head)) return;
+    leaves += S::Rmap::length(s.cells, head);
     g.owe(rmap_zap_head(s, Entries<S>(g.held()), head));
   };
   for (const Level l : kLargeLevels) zap(slot.large(first, l).rmap);
@@ -90,7 +90,7 @@ void invalidate_begin(S& s, Gfn first, std::uint64_t pages) noexcept {
   S::Memory::plain(s.invalidating, S::Memory::plain(s.invalidating) + 1);
   // Nothing is installed in the range from here on: the lock may go on the way.
   for_each_region(s, g, first, pages,
-                  [&](Slot& slot, Gfn lo, Gfn hi) noexcept { return zap_leaves(s, g, slot, lo, hi); });
+                  [&](SlotOf<S>& slot, Gfn lo, Gfn hi) noexcept { return zap_leaves(s, g, slot, lo, hi); });
 }
 
 template <class S>

@@ -30,8 +30,10 @@ template <class S>
   const auto take = [&]() noexcept { return m.take_meta(); };
   if (s.pages.available() < kPagesAhead && !s.pages.full()) s.pages.template grow<Memory>(take);
   if (s.cells.available() < kCellsAhead && !s.cells.full()) s.cells.template grow<Memory>(take);
-  while (s.pages.available() < kPagesAhead || s.cells.available() < kCellsAhead)
+  while (s.pages.available() < kPagesAhead || s.cells.available() < kCellsAhead) {
     if (evict(s, g, available_pages(s) + 8) == 0) return false;
+    g.settle_for_good();
+  }
   if (!s.hash.ready()) {
     void* directory = take();
     s.hash.start(directory, take());
@@ -53,7 +55,7 @@ template <class S>
 /// a leaf table's frame is write-protected. Flush: owed by the caller.
 template <class S>
 FlushOwed account_shadowed(S& s, Structure<S> h, typename S::Page& p, Magazine& m) noexcept {
-  Slot* slot = s.snapshot->find_any(p.gfn);
+  SlotOf<S>* slot = s.snapshot->find_any(p.gfn);
   if (slot == nullptr) return FlushOwed::none();
   if (!slot->has_track(p.gfn)) slot->give_track(p.gfn, m.take_meta());
   TrackCount& t = slot->track_cell(p.gfn);
@@ -79,7 +81,7 @@ FlushOwed account_shadowed(S& s, Structure<S> h, typename S::Page& p, Magazine& 
 template <class S>
 [[nodiscard]] typename S::Page* create_page(S& s, ExclusiveGuard<S>& g, Gfn gfn, Role role, Magazine& m) noexcept {
   if (s.pages.available() == 0 || !m.has_table()) return nullptr;
-  const PageIndex i = s.pages.take();
+  const PageIndex i = s.pages.template take<typename S::Memory>();
   auto* p = ::new (static_cast<void*>(s.pages.at(i))) typename S::Page;
   p->table = static_cast<std::uint64_t*>(m.take_table());
   p->gfn = gfn;
@@ -95,8 +97,8 @@ template <class S>
   s.stats.peak(&Counters::pages_used_highest, s.used);
   if (!role.direct() || role.level() > Level{1}) s.take_side(*p, m);
   if (!role.direct() && role.level() > Level{1}) {
-    p->unsync_map = s.cells.take();
-    *s.cells.at(p->unsync_map) = Cell{.bits = {}};
+    p->unsync_map = s.cells.template take<typename S::Memory>();
+    for (std::uint64_t& bits : s.cells.at(p->unsync_map)->bits) S::Memory::plain(bits, 0);
   }
   s.hash.insert(*p);
   s.live.push_back(*p);
@@ -130,7 +132,7 @@ template <class S>
 void link_child(S& s, Structure<S> h, typename S::Page& parent, unsigned i, typename S::Page& child) noexcept {
   h.verify(s.lock);
   S::Memory::plain(parent.side[i], child.index);  // hint_path may look at it meanwhile
-  HandleList::add(s.cells, child.parents, EntryHandle(parent.index, i));
+  S::Parents::add(s.cells, child.parents, EntryHandle(parent.index, i));
   parent.live = static_cast<std::uint16_t>(parent.live + 1U);
   if (child.unsync || child.unsync_children != 0) mark_unsync_child(s, parent, i);
   S::Memory::template store<Order::Release>(parent.table[i], S::Arch::make_table(s.caps, s.table_address(child)));

@@ -48,20 +48,22 @@ class IndexedPool {
     Memory::template store<memory::Order::Release>(published_, frames_ * kPerFrame);
     for (std::uint32_t i = kPerFrame; i-- > 0;) {
       if (first + i == 0) continue;
-      link(first + i);
+      link<Memory>(first + i);
     }
   }
   /// Requires: available() > 0. Returns: the index of raw storage.
+  template <class Memory>
   [[nodiscard]] std::uint32_t take() noexcept {
     const std::uint32_t i = head_;
-    head_ = *word(i);
+    head_ = Memory::plain(*word(i));
     free_ -= 1;
     used_ += 1;
     return i;
   }
+  template <class Memory>
   void give(std::uint32_t i) noexcept {
     used_ -= 1;
-    link(i);
+    link<Memory>(i);
   }
   /// Effects: hands every frame to `free(void*)`. Requires: nothing handed out is used again.
   template <class Free>
@@ -76,12 +78,13 @@ class IndexedPool {
     void* frame[kDirectory];
   };
   static_assert(sizeof(T) >= sizeof(std::uint32_t) && sizeof(Directory) == kPageSize);
-  /// The free chain runs through the first word of the dead storage.
+  /// The free chain runs through the first word of the dead storage: a cell, since a reader may be late.
   [[nodiscard]] std::uint32_t* word(std::uint32_t i) const noexcept {
     return std::launder(reinterpret_cast<std::uint32_t*>(at(i)));
   }
+  template <class Memory>
   void link(std::uint32_t i) noexcept {
-    ::new (static_cast<void*>(at(i))) std::uint32_t{head_};
+    Memory::plain(*word(i), head_);
     head_ = i;
     free_ += 1;
   }

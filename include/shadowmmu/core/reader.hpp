@@ -7,36 +7,50 @@
 
 namespace shadowmmu::core {
 
-/// A section in which a vCPU's thread reads the slot snapshot without the lock. Whoever replaces the snapshot waits for
-/// it to end before memory of the old one is freed. Cost: one exchange and one store on the vCPU's own line.
+/// A section in which a thread reads, without the lock, what writers replace: the slot snapshot and, where the lock
+/// policy has readers, shadow tables. Nests. Whoever takes something out of sight waits for the sections that may have
+/// seen it before its memory is freed: so a section must not ask for a lock of this Mmu, nor flush.
 template <class S>
-class SlotSection {
+class ReadSection {
  public:
-  SlotSection(S& s, typename S::Vcpu& v) noexcept : vcpu_(v) {
-    // The mark before the read of the pointer: one locked exchange does both.
-    S::Memory::template exchange<memory::Order::SeqCst>(v.section, v.section + 1);
-    snapshot_ = S::Memory::template load<memory::Order::SeqCst>(s.snapshot);
+  ReadSection(S& s, typename S::Reader& r) noexcept : state_(s), reader_(r) {
+    if constexpr (requires { s.lock.section_began(); }) {
+      s.lock.section_began();
+      s.slots_lock.section_began();
+    }
+    s.grace.enter(r);
   }
-  SlotSection(const SlotSection&) = delete;
-  ~SlotSection() { S::Memory::template store<memory::Order::Release>(vcpu_.section, vcpu_.section + 1); }
-  [[nodiscard]] const SlotSnapshot& operator*() const noexcept { return *snapshot_; }
-  [[nodiscard]] const SlotSnapshot* get() const noexcept { return snapshot_; }
+  ReadSection(const ReadSection&) = delete;
+  ~ReadSection() { end(); }
+  /// Effects: ends it before its time. Idempotent.
+  void end() noexcept {
+    if (!open_) return;
+    open_ = false;
+    state_.grace.leave(reader_);
+    if constexpr (requires { state_.lock.section_ended(); }) {
+      state_.lock.section_ended();
+      state_.slots_lock.section_ended();
+    }
+  }
+  /// Returns: the memslots now. They stay until the section ends.
+  [[nodiscard]] const SlotsOf<S>& slots() const noexcept {
+    return *S::Memory::template load<memory::Order::Acquire>(state_.snapshot);
+  }
 
  private:
-  typename S::Vcpu& vcpu_;
-  const SlotSnapshot* snapshot_;
+  S& state_;
+  typename S::Reader& reader_;
+  bool open_ = true;
 };
 
-/// Effects: waits until every vCPU that was inside a section has left it. Locking: the Mmu's lock must not be held (a
-/// section may wait for it).
+/// Effects: waits until every section that is open has ended. Locking: the slots lock or the Mmu's must be held; no
+/// section may be open in the calling thread.
 template <class S>
-void wait_slot_readers(S& s) noexcept {
-  S::Memory::template fence<memory::Order::SeqCst>();
-  for (auto& v : s.vcpus) {
-    const std::uint64_t seen = S::Memory::template load<memory::Order::Acquire>(v.section);
-    if (seen % 2 == 0) continue;
-    while (S::Memory::template load<memory::Order::Acquire>(v.section) == seen) S::Memory::pause();
-  }
+void wait_readers(S& s) noexcept {
+  if constexpr (S::Grace::kByFlush)
+    s.flush_unlocked(FlushOwed::all());
+  else
+    s.grace.wait();
 }
 
 /// Guest memory as the walker sees it: only frames that a slot owns, one under removal included: the Host's memory is
@@ -44,11 +58,11 @@ void wait_slot_readers(S& s) noexcept {
 template <class S>
 class GuestReader {
  public:
-  GuestReader(S& s, const SlotSnapshot& slots, unsigned& hint) noexcept : state_(s), slots_(slots), hint_(hint) {}
+  GuestReader(S& s, const SlotsOf<S>& slots, unsigned& hint) noexcept : state_(s), slots_(slots), hint_(hint) {}
   /// A guest's tables mostly lie in one slot: the last one's bounds are kept at hand.
   [[nodiscard]] const void* page(Gfn g) noexcept {
     if (g.value() - first_ >= pages_) {
-      const Slot* slot = slots_.find_readable(g, hint_);
+      const SlotOf<S>* slot = slots_.find_readable(g, hint_);
       if (slot == nullptr) return nullptr;
       first_ = slot->first().value();
       pages_ = slot->pages();
@@ -62,7 +76,7 @@ class GuestReader {
   [[nodiscard]] GuestExchange exchange(Gpa a, unsigned bytes, std::uint64_t old, std::uint64_t now) noexcept {
     const GuestExchange x = state_.host.guest_exchange(a, bytes, old, now);
     if (x == GuestExchange::Done)
-      if (Slot* slot = slots_.find_any(frame_of(a))) slot->template mark_dirty<typename S::Memory>(frame_of(a));
+      if (SlotOf<S>* slot = slots_.find_any(frame_of(a))) slot->mark_dirty(frame_of(a));
     return x;
   }
   /// Returns: entry `index` of a guest table of `bytes`-wide entries, or 0 outside memory.
@@ -75,7 +89,7 @@ class GuestReader {
 
  private:
   S& state_;
-  const SlotSnapshot& slots_;
+  const SlotsOf<S>& slots_;
   unsigned& hint_;
   std::uint64_t first_ = 0, pages_ = 0;
 };

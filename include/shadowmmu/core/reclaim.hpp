@@ -21,7 +21,7 @@ class EvictionView {
   /// Effects: clears A in the parents' entries that point at p. Flush: none (allowed; may under-report).
   [[nodiscard]] bool test_and_clear_accessed(State& p) const noexcept {
     bool seen = false;
-    HandleList::for_each(state_.cells, page(p).parents, [&](EntryHandle e) {
+    S::Parents::for_each(state_.cells, page(p).parents, [&](EntryHandle e) {
       std::uint64_t& cell = state_.page(e.page()).table[e.entry()];
       std::uint64_t old = S::Memory::template load<Order::Relaxed>(cell);
       if (!S::Arch::accessed(state_.caps, old)) return;
@@ -72,6 +72,7 @@ std::uint32_t shrink_by(S& s, std::uint32_t n) noexcept {
     ExclusiveGuard<S> g(s);
     const std::uint32_t slice = n - freed < kEvictAtOnce ? n - freed : kEvictAtOnce;
     const std::uint32_t now = evict(s, g, std::uint64_t{s.limit} + slice, slice);
+    g.settle_for_good();
     freed += now;
     if (now == 0) break;
   }

@@ -7,7 +7,7 @@
 
 namespace shadowmmu::core {
 
-/// 64 bytes that serve as a list descriptor or as the unsync bitmap of an upper table.
+/// 64 bytes that serve as a list descriptor or as the unsync bitmap of an upper table. All words are cells.
 union Cell {
   struct {
     std::uint32_t next;
@@ -17,54 +17,72 @@ union Cell {
   std::uint64_t bits[8];
 };
 static_assert(sizeof(Cell) == 64);
-using CellPool = IndexedPool<Cell>;
 
-/// A list of entry handles behind one 32-bit word: empty (0), one handle inlined (tag set), or a chain of descriptors
-/// of
-/// 14. Serves rmaps (gfn -> leaf entries) and parents (page -> table entries). Order is not kept.
+/// Cells, and a sequence that is odd while a chain that readers may be following changes.
+struct CellPool : IndexedPool<Cell> {
+  std::uint64_t changes = 0;  ///< cell
+};
+
+/// A list of entry handles behind one 32-bit cell: empty (0), one handle inlined (tag set), or a chain of descriptors
+/// of 14. Serves rmaps (gfn -> leaf entries; `Shared`: lockless readers look at them) and parents (page -> table
+/// entries). Order is not kept. Changed under the Mmu's lock only.
 /// Invariant: only the first descriptor may have fewer than 14 handles, and never 0.
+template <class M, bool Shared>
 class HandleList {
+  using Order = memory::Order;
+
  public:
   static constexpr unsigned kPerCell = 14;
 
+  [[nodiscard]] static constexpr bool is_chain(std::uint32_t head) noexcept {
+    return head != 0 && (head & EntryHandle::kTag) == 0;
+  }
+  [[nodiscard]] static bool empty(const std::uint32_t& head) noexcept { return M::plain(head) == 0; }
   /// Requires: cells.available() >= 1. Returns: whether a descriptor was added, which is the moment to look at the
   /// length. Complexity: O(1).
   static bool add(CellPool& cells, std::uint32_t& head, EntryHandle h) noexcept {
-    if (head == 0) {
-      head = h.word();
+    const std::uint32_t first = M::plain(head);
+    if (first == 0) {
+      publish(head, h.word());
       return false;
     }
-    if ((head & EntryHandle::kTag) != 0) {
-      const std::uint32_t c = cells.take();
-      Cell& cell = *cells.at(c);
-      cell.list = {0, 2, {head, h.word()}};
-      head = c;
+    if (!is_chain(first)) {
+      const std::uint32_t c = cells.take<M>();
+      fill(*cells.at(c), 0, 2, first);
+      M::plain(cells.at(c)->list.handle[1], h.word());
+      publish(head, c);
       return true;
     }
-    Cell* cell = cells.at(head);
-    const bool fresh = cell->list.count == kPerCell;
+    const Change change(cells);
+    Cell* cell = cells.at(first);
+    std::uint32_t n = M::plain(cell->list.count);
+    const bool fresh = n == kPerCell;
     if (fresh) {
-      const std::uint32_t c = cells.take();
+      const std::uint32_t c = cells.take<M>();
       cell = cells.at(c);
-      cell->list = {head, 0, {}};
-      head = c;
+      fill(*cell, first, 0, 0);
+      publish(head, c);
+      n = 0;
     }
-    cell->list.handle[cell->list.count++] = h.word();
+    M::plain(cell->list.handle[n], h.word());
+    M::plain(cell->list.count, n + 1);
     return fresh;
   }
   /// Returns: whether it was there. Complexity: O(length / 14) cells.
   static bool remove(CellPool& cells, std::uint32_t& head, EntryHandle h) noexcept {
-    if (head == h.word()) {
-      head = 0;
+    const std::uint32_t start = M::plain(head);
+    if (start == h.word()) {
+      publish(head, 0);
       return true;
     }
-    if (head == 0 || (head & EntryHandle::kTag) != 0) return false;
-    Cell& first = *cells.at(head);
-    for (std::uint32_t c = head; c != 0; c = cells.at(c)->list.next) {
+    if (!is_chain(start)) return false;
+    Cell& first = *cells.at(start);
+    for (std::uint32_t c = start; c != 0; c = M::plain(cells.at(c)->list.next)) {
       Cell& cell = *cells.at(c);
-      for (unsigned i = 0; i < cell.list.count; ++i) {
-        if (cell.list.handle[i] != h.word()) continue;
-        cell.list.handle[i] = first.list.handle[first.list.count - 1];
+      for (unsigned i = 0; i < M::plain(cell.list.count); ++i) {
+        if (M::plain(cell.list.handle[i]) != h.word()) continue;
+        const Change change(cells);
+        M::plain(cell.list.handle[i], M::plain(first.list.handle[M::plain(first.list.count) - 1]));
         shrink(cells, head, first);
         return true;
       }
@@ -72,44 +90,118 @@ class HandleList {
     return false;
   }
   /// Returns: some handle of a non-empty list. Complexity: O(1).
-  [[nodiscard]] static EntryHandle any(const CellPool& cells, std::uint32_t head) noexcept {
-    if ((head & EntryHandle::kTag) != 0) return EntryHandle::from_word(head);
-    const Cell& c = *cells.at(head);
-    return EntryHandle::from_word(c.list.handle[c.list.count - 1]);
+  [[nodiscard]] static EntryHandle any(const CellPool& cells, const std::uint32_t& head) noexcept {
+    const std::uint32_t first = M::plain(head);
+    if (!is_chain(first)) return EntryHandle::from_word(first);
+    const Cell& c = *cells.at(first);
+    return EntryHandle::from_word(M::plain(c.list.handle[M::plain(c.list.count) - 1]));
   }
   /// Calls f(EntryHandle) for each; f must not change the list.
   template <class F>
-  static void for_each(const CellPool& cells, std::uint32_t head, F&& f) noexcept {
-    if (head == 0) return;
-    if ((head & EntryHandle::kTag) != 0) {
-      f(EntryHandle::from_word(head));
+  static void for_each(const CellPool& cells, const std::uint32_t& head, F&& f) noexcept {
+    const std::uint32_t first = M::plain(head);
+    if (first == 0) return;
+    if (!is_chain(first)) {
+      f(EntryHandle::from_word(first));
       return;
     }
-    for (std::uint32_t c = head; c != 0; c = cells.at(c)->list.next) {
+    for (std::uint32_t c = first; c != 0; c = M::plain(cells.at(c)->list.next)) {
       const Cell& cell = *cells.at(c);
-      for (unsigned i = 0; i < cell.list.count; ++i) f(EntryHandle::from_word(cell.list.handle[i]));
+      for (unsigned i = 0; i < M::plain(cell.list.count); ++i) f(EntryHandle::from_word(M::plain(cell.list.handle[i])));
     }
   }
   /// Returns: the number of handles. Complexity: O(length / 14).
-  [[nodiscard]] static unsigned length(const CellPool& cells, std::uint32_t head) noexcept {
-    if (head == 0) return 0;
-    if ((head & EntryHandle::kTag) != 0) return 1;
+  [[nodiscard]] static unsigned length(const CellPool& cells, const std::uint32_t& head) noexcept {
+    const std::uint32_t first = M::plain(head);
+    if (first == 0) return 0;
+    if (!is_chain(first)) return 1;
     unsigned n = 0;
-    for (std::uint32_t c = head; c != 0; c = cells.at(c)->list.next) n += cells.at(c)->list.count;
+    for (std::uint32_t c = first; c != 0; c = M::plain(cells.at(c)->list.next)) n += M::plain(cells.at(c)->list.count);
     return n;
   }
 
+  /// What a reader without the lock found on a list at one moment.
+  struct Seen {
+    static constexpr unsigned kMost = 4 * kPerCell;
+    EntryHandle handle[kMost];
+    unsigned count = 0;
+    bool whole = true;  ///< false: the list is longer, or changed at each look: ask again under the lock
+  };
+  /// Effects: copies the list into `out` as it was at some moment of the call. Locking: none; a reader section.
+  /// Complexity: O(length), four looks at most.
+  static void look(const CellPool& cells, const std::uint32_t& head, Seen& out) noexcept requires Shared {
+    out.whole = true;
+    for (unsigned tries = 0; tries < 4; ++tries) {
+      const std::uint64_t before = M::template load<Order::Acquire>(cells.changes);
+      out.count = 0;
+      const std::uint32_t first = M::template load<Order::Acquire>(head);
+      if (!is_chain(first)) {
+        if (first != 0) out.handle[out.count++] = EntryHandle::from_word(first);
+        return;
+      }
+      if (before % 2 == 0 && copy(cells, first, out)) {
+        M::template fence<Order::Acquire>();
+        if (M::template load<Order::Relaxed>(cells.changes) == before) return;
+      }
+      M::pause();
+    }
+    out.whole = false;
+  }
+
  private:
+  /// While it lives, readers see that chains change.
+  class Change {
+   public:
+    explicit Change(CellPool& cells) noexcept : cells_(cells) {
+      if constexpr (!Shared) return;
+      M::template store<Order::Relaxed>(cells_.changes, M::plain(cells_.changes) + 1);
+      M::template fence<Order::Release>();
+    }
+    Change(const Change&) = delete;
+    ~Change() {
+      if constexpr (Shared) M::template store<Order::Release>(cells_.changes, M::plain(cells_.changes) + 1);
+    }
+
+   private:
+    CellPool& cells_;
+  };
+
+  /// Whoever reads the head finds what it leads to in place.
+  static void publish(std::uint32_t& head, std::uint32_t word) noexcept {
+    if constexpr (Shared)
+      M::template store<Order::Release>(head, word);
+    else
+      M::plain(head, word);
+  }
+  static void fill(Cell& c, std::uint32_t next, std::uint32_t count, std::uint32_t handle) noexcept {
+    M::plain(c.list.next, next);
+    M::plain(c.list.count, count);
+    M::plain(c.list.handle[0], handle);
+  }
+  /// Returns: false where the chain is too long, or no chain (it is changing).
+  [[nodiscard]] static bool copy(const CellPool& cells, std::uint32_t first, Seen& out) noexcept {
+    for (std::uint32_t c = first; c != 0;) {
+      if (c >= cells.template published<M>()) return false;
+      const Cell& cell = *cells.at(c);
+      const std::uint32_t n = M::plain(cell.list.count);
+      if (n > kPerCell || out.count + n > Seen::kMost) return false;
+      for (unsigned i = 0; i < n; ++i) out.handle[out.count++] = EntryHandle::from_word(M::plain(cell.list.handle[i]));
+      if (n == 0) return false;
+      c = M::plain(cell.list.next);
+    }
+    return true;
+  }
   static void shrink(CellPool& cells, std::uint32_t& head, Cell& first) noexcept {
-    first.list.count -= 1;
-    if (first.list.next == 0 && first.list.count == 1) {
-      const std::uint32_t last = first.list.handle[0];
-      cells.give(head);
-      head = last;
-    } else if (first.list.count == 0) {
-      const std::uint32_t next = first.list.next;
-      cells.give(head);
-      head = next;
+    const std::uint32_t at = M::plain(head);
+    const std::uint32_t left = M::plain(first.list.count) - 1;
+    const std::uint32_t next = M::plain(first.list.next);
+    M::plain(first.list.count, left);
+    if (next == 0 && left == 1) {
+      publish(head, M::plain(first.list.handle[0]));
+      cells.give<M>(at);
+    } else if (left == 0) {
+      publish(head, next);
+      cells.give<M>(at);
     }
   }
 };

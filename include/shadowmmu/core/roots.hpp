@@ -37,11 +37,23 @@ template <class S>
   return false;
 }
 
+/// Effects: readers find the vCPU's root. Requires: it is valid; whatever makes it obsolete hides it in the same
+/// critical section. Locking: the Mmu's lock.
+template <class S>
+void show_root(S& s, typename S::Vcpu& v) noexcept {
+  for (unsigned i = 0; i < 4; ++i) {
+    const auto* p = s.strong(v.root.page[pae_shape<S>(v) ? i : 0U]);
+    const std::uint64_t word = p == nullptr ? 0 : s.table_address(*p).value() | p->role.level().value();
+    S::Memory::template store<Order::Release>(v.shown_root[i], word);
+  }
+}
+
 /// Effects: the vCPU has no root; it is remembered among the previous ones. Pages that were invalid are freed with the
 /// last reference.
 template <class S>
 void unload_root(S& s, ExclusiveGuard<S>& g, typename S::Vcpu& v) noexcept {
   if (!v.root.loaded) return;
+  hide_root<S>(v);
   bool whole = !root_stale(s, v);
   for (const WeakPage& w : v.root.page) {
     if (w.index == kNoPage) continue;
@@ -159,6 +171,7 @@ template <class S>
     const auto* p = s.strong(v.root.page[0]);
     v.top = p == nullptr ? s.host.to_phys(s.dummy_root) : s.table_address(*p);
   }
+  show_root(s, v);
   return true;
 }
 

@@ -12,20 +12,21 @@
 namespace shadowmmu::core {
 
 template <class S>
-[[nodiscard]] SlotSnapshot* new_snapshot(S& s) noexcept {
+[[nodiscard]] SlotsOf<S>* new_snapshot(S& s) noexcept {
   void* frame = Magazine::fresh(s.host, FrameKind::Metadata);
-  return frame == nullptr ? nullptr : ::new (frame) SlotSnapshot;
+  return frame == nullptr ? nullptr : ::new (frame) SlotsOf<S>;
 }
 template <class S>
-void free_snapshot(S& s, const SlotSnapshot* snapshot) noexcept {
-  if (snapshot != &kNoSlots) s.host.free_frame(s.host.to_phys(snapshot));
+void free_snapshot(S& s, const SlotsOf<S>* snapshot) noexcept {
+  if (snapshot != &kNoSlots<typename S::Memory>) s.host.free_frame(s.host.to_phys(snapshot));
 }
 
 /// Effects: faults see `next` from now on; those under way with another snapshot find out under the lock and retry.
-/// Returns: the snapshot that was; its memory may go after wait_slot_readers. Requires: the slots lock.
+/// Returns: the snapshot that was; its memory may go after wait_readers. Requires: the slots lock.
 template <class S>
-[[nodiscard]] const SlotSnapshot* publish(S& s, ExclusiveGuard<S>&, const SlotSnapshot* next) noexcept {
-  const SlotSnapshot* old = s.snapshot;
+[[nodiscard]] const SlotsOf<S>* publish(S& s, ExclusiveGuard<S>&, SlotsOf<S>* next) noexcept {
+  const SlotsOf<S>* old = s.snapshot;
+  next->follow(*old);
   S::Memory::template store<Order::Release>(s.snapshot, next);
   return old;
 }
@@ -62,6 +63,7 @@ template <class S>
   for (; beyond != 0; beyond -= beyond < kEvictAtOnce ? beyond : kEvictAtOnce) {
     ExclusiveGuard<S> g(s);
     if (evict(s, g, 0, kEvictAtOnce) == 0) break;
+    g.settle_for_good();
   }
   const ExclusiveGuard<S> g(s);
   return least_limit(s);
@@ -74,7 +76,7 @@ template <class S>
 /// Effects: faults see `fresh` beside the other slots of `now` from here on; MMIO entries made before are not believed
 /// any more. vCPUs reload, since a root that was nowhere may now be memory. Requires: the slots lock; `next` is new.
 template <class S>
-void publish_slot(S& s, SlotSnapshot* next, const SlotSnapshot& rest, Slot* fresh) noexcept {
+void publish_slot(S& s, SlotsOf<S>* next, const SlotsOf<S>& rest, SlotOf<S>* fresh) noexcept {
   next->copy_with(rest, fresh);
   MmioGeneration<S>::begin(s);
   {
@@ -92,20 +94,20 @@ template <class S>
 [[nodiscard]] Result<SlotId> add_slot(S& s, Gfn first, std::uint64_t pages, SlotFlags flags) noexcept {
   if (bad_range(first, pages)) return Error::BadRange;
   const SlotsScope<S> scope(s);
-  const SlotSnapshot* now = s.snapshot;
+  const SlotsOf<S>* now = s.snapshot;
   if (now->overlaps(first, pages)) return Error::Overlap;
-  if (now->count() == SlotSnapshot::kCapacity) return Error::TooManySlots;
+  if (now->count() == kMaxSlots) return Error::TooManySlots;
   const SlotId id{s.next_slot};
-  Slot* slot = Slot::create(s.host, id, first, pages, flags);
+  SlotOf<S>* slot = SlotOf<S>::create(s.host, id, first, pages, flags);
   if (slot == nullptr) return Error::OutOfMemory;
-  SlotSnapshot* next = new_snapshot(s);
+  SlotsOf<S>* next = new_snapshot(s);
   if (next == nullptr) {
     slot->destroy(s.host);
     return Error::OutOfMemory;
   }
   s.next_slot += 1;
   publish_slot(s, next, *now, slot);
-  wait_slot_readers(s);
+  wait_readers(s);
   free_snapshot(s, now);
   return id;
 }
@@ -113,7 +115,7 @@ template <class S>
 /// Effects: zaps the shadow pages of guest tables that lie in [first, reached) of the slot. They are found by the
 /// slot's own counts: a direct page, whose gfn is rounded down to what it covers, has none. Flush: by the guard.
 template <class S>
-RegionWork zap_tables_in(S& s, ExclusiveGuard<S>& g, Slot& slot, Gfn first, Gfn end) noexcept {
+RegionWork zap_tables_in(S& s, ExclusiveGuard<S>& g, SlotOf<S>& slot, Gfn first, Gfn end) noexcept {
   RegionWork w{first, 0};
   if (!slot.has_track(first)) return {end, 0};
   const TrackCount* count = &slot.track_cell(first);  // those of a region lie side by side in one frame
@@ -134,9 +136,9 @@ RegionWork zap_tables_in(S& s, ExclusiveGuard<S>& g, Slot& slot, Gfn first, Gfn 
 /// lock is let go on the way. Requires: the slots lock. Flush: by the guards. Complexity: O(pages of the slot that ever
 /// were mapped or held tables + entries).
 template <class S>
-void zap_slot_entries(S& s, const Slot& slot) noexcept {
+void zap_slot_entries(S& s, const SlotOf<S>& slot) noexcept {
   ExclusiveGuard<S> g(s);
-  for_each_region(s, g, slot.first(), slot.pages(), [&](Slot& at, Gfn lo, Gfn hi) noexcept {
+  for_each_region(s, g, slot.first(), slot.pages(), [&](SlotOf<S>& at, Gfn lo, Gfn hi) noexcept {
     const RegionWork leaves = zap_leaves(s, g, at, lo, hi);
     const RegionWork tables = zap_tables_in(s, g, at, lo, leaves.reached);
     return RegionWork{tables.reached, leaves.pages + tables.pages};
@@ -146,7 +148,7 @@ void zap_slot_entries(S& s, const Slot& slot) noexcept {
 /// Effects: faults stop seeing the slot; then no entry maps it, and no page shadows a table in it, any more: by a new
 /// generation (All) or by its own entries (Targeted). Requires: the slots lock; `retiring` is a new snapshot.
 template <class S>
-void retire_slot(S& s, Slot& slot, SlotSnapshot* retiring) noexcept {
+void retire_slot(S& s, SlotOf<S>& slot, SlotsOf<S>* retiring) noexcept {
   retiring->copy_retiring(*s.snapshot, &slot);
   {
     ExclusiveGuard<S> g(s);
@@ -164,7 +166,7 @@ void retire_slot(S& s, Slot& slot, SlotSnapshot* retiring) noexcept {
 
 /// Two new snapshots, or none.
 template <class S>
-[[nodiscard]] bool new_snapshots(S& s, SlotSnapshot*& a, SlotSnapshot*& b) noexcept {
+[[nodiscard]] bool new_snapshots(S& s, SlotsOf<S>*& a, SlotsOf<S>*& b) noexcept {
   a = new_snapshot(s);
   b = a == nullptr ? nullptr : new_snapshot(s);
   if (b != nullptr) return true;
@@ -177,12 +179,12 @@ template <class S>
 template <class S>
 [[nodiscard]] Status remove_slot(S& s, SlotId id) noexcept {
   const SlotsScope<S> scope(s);
-  Slot* slot = s.snapshot->by_id(id);
+  SlotOf<S>* slot = s.snapshot->by_id(id);
   if (slot == nullptr) return Error::NoSuchSlot;
-  SlotSnapshot* retiring = nullptr;
-  SlotSnapshot* next = nullptr;
+  SlotsOf<S>* retiring = nullptr;
+  SlotsOf<S>* next = nullptr;
   if (!new_snapshots(s, retiring, next)) return Error::OutOfMemory;
-  const SlotSnapshot* old = s.snapshot;
+  const SlotsOf<S>* old = s.snapshot;
   next->copy_without(*old, slot);
   retire_slot(s, *slot, retiring);
   {
@@ -191,7 +193,7 @@ template <class S>
     static_cast<void>(publish(s, g, next));
     apply_limit(s);
   }
-  wait_slot_readers(s);
+  wait_readers(s);
   free_snapshot(s, old);
   free_snapshot(s, retiring);
   slot->destroy(s.host);
@@ -204,18 +206,18 @@ template <class S>
 template <class S>
 [[nodiscard]] Status place_slot(S& s, SlotId id, Gfn first, std::uint64_t pages) noexcept {
   const SlotsScope<S> scope(s);
-  Slot* slot = s.snapshot->by_id(id);
+  SlotOf<S>* slot = s.snapshot->by_id(id);
   if (slot == nullptr) return Error::NoSuchSlot;
   if (pages == 0) pages = slot->pages();
   if (slot->log() != DirtyMethod::Off) return Error::LogActive;
   if (bad_range(first, pages)) return Error::BadRange;
-  const SlotSnapshot* old = s.snapshot;
+  const SlotsOf<S>* old = s.snapshot;
   if (old->overlaps(first, pages, slot)) return Error::Overlap;
-  Slot* fresh = Slot::create(s.host, id, first, pages, SlotFlags{slot->template read_only<typename S::Memory>()});
+  SlotOf<S>* fresh = SlotOf<S>::create(s.host, id, first, pages, SlotFlags{slot->read_only()});
   if (fresh == nullptr) return Error::OutOfMemory;
-  SlotSnapshot* retiring = nullptr;
-  SlotSnapshot* next = nullptr;
-  SlotSnapshot* rest = new_snapshot(s);
+  SlotsOf<S>* retiring = nullptr;
+  SlotsOf<S>* next = nullptr;
+  SlotsOf<S>* rest = new_snapshot(s);
   if (rest == nullptr || !new_snapshots(s, retiring, next)) {
     if (rest != nullptr) free_snapshot(s, rest);
     fresh->destroy(s.host);
@@ -224,7 +226,7 @@ template <class S>
   rest->copy_without(*old, slot);
   retire_slot(s, *slot, retiring);
   publish_slot(s, next, *rest, fresh);
-  wait_slot_readers(s);
+  wait_readers(s);
   free_snapshot(s, old);
   free_snapshot(s, retiring);
   free_snapshot(s, rest);
@@ -236,7 +238,7 @@ template <class S>
 template <class S>
 [[nodiscard]] Status zap_slot(S& s, SlotId id) noexcept {
   const SlotsScope<S> scope(s);
-  const Slot* slot = s.snapshot->by_id(id);
+  const SlotOf<S>* slot = s.snapshot->by_id(id);
   if (slot == nullptr) return Error::NoSuchSlot;
   zap_slot_entries(s, *slot);
   return Unit{};
@@ -246,11 +248,11 @@ template <class S>
 template <class S>
 [[nodiscard]] Status set_slot_flags(S& s, SlotId id, SlotFlags flags) noexcept {
   const SlotsScope<S> scope(s);
-  Slot* slot = s.snapshot->by_id(id);
+  SlotOf<S>* slot = s.snapshot->by_id(id);
   if (slot == nullptr) return Error::NoSuchSlot;
   {
     const ExclusiveGuard<S> g(s);
-    slot->template set_flags<typename S::Memory>(flags);
+    slot->set_flags(flags);
     slot->set_settling(true);
     S::Memory::template store<Order::Release>(s.invalidate_seq, S::Memory::plain(s.invalidate_seq) + 1);
   }

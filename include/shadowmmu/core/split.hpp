@@ -37,7 +37,7 @@ template <class S>
 /// mark is noted and not handed on. Where pages, cells or frames lack nothing changes. Returns: whether it was split.
 /// Flush: by the guard.
 template <class S>
-[[nodiscard]] bool split_leaf(S& s, ExclusiveGuard<S>& g, Magazine& m, Slot& slot, typename S::Page& p,
+[[nodiscard]] bool split_leaf(S& s, ExclusiveGuard<S>& g, Magazine& m, SlotOf<S>& slot, typename S::Page& p,
                               unsigned i) noexcept {
   using Arch = typename S::Arch;
   const auto take = [&m]() noexcept { return m.take_meta(); };
@@ -63,10 +63,11 @@ template <class S>
   auto* child = get_page(s, g, first, role, m);
   if (child == nullptr) return false;
   if (down == Level{1} && !slot.has_heads(first)) slot.give_heads(first, m.take_meta());
-  const std::uint64_t clean = Arch::without_dirty(s.caps, slot.log() == DirtyMethod::Off ? e : Arch::without_write(e));
+  const std::uint64_t clean =
+      Arch::without_dirty(s.caps, slot.log() == DirtyMethod::Off ? e : Arch::write_protected(e));
   for (unsigned n = 0; n < kEntriesPerTable; ++n) {
     if (entry<S>(*child, n) != 0) continue;  // the child was there already
-    HandleList::add(s.cells, *slot.rmap(first + n * down.frames(), down), EntryHandle(child->index, n));
+    S::Rmap::add(s.cells, *slot.rmap(first + n * down.frames(), down), EntryHandle(child->index, n));
     child->live = static_cast<std::uint16_t>(child->live + 1U);
     S::Memory::template store<Order::Relaxed>(child->table[n], Arch::split(clean, down, n));
   }
@@ -82,7 +83,7 @@ template <class S>
 template <class S>
 [[nodiscard]] Status split_large_pages(S& s, SlotId id) noexcept {
   const SlotsScope<S> scope(s);
-  Slot* slot = s.snapshot->by_id(id);
+  SlotOf<S>* slot = s.snapshot->by_id(id);
   if (slot == nullptr) return Error::NoSuchSlot;
   Magazine m;
   Status status = Unit{};
@@ -98,10 +99,10 @@ template <class S>
           break;
         }
         ExclusiveGuard<S> g(s);
-        const std::uint32_t head = slot->large(at, level).rmap;
-        more = head != 0;
+        const std::uint32_t& head = slot->large(at, level).rmap;
+        more = !S::Rmap::empty(head);
         if (!more) break;
-        const EntryHandle e = HandleList::any(s.cells, head);
+        const EntryHandle e = S::Rmap::any(s.cells, head);
         if (!split_leaf(s, g, m, *slot, s.page(e.page()), e.entry())) status = Error::OutOfMemory;
       }
     }
@@ -112,7 +113,8 @@ template <class S>
 
 /// Returns: whether code has split a 2 MiB region of the GiB around gfn: a GiB mapped large over it would take the
 /// code's entries away again and again.
-[[nodiscard]] inline bool exec_split_within(Slot& slot, Gfn gfn) noexcept {
+template <class S>
+[[nodiscard]] bool exec_split_within(SlotOf<S>& slot, Gfn gfn) noexcept {
   const std::uint64_t gib = gfn.value() / Level{3}.frames() * Level{3}.frames();
   for (std::uint64_t f = gib; f < gib + Level{3}.frames(); f += Level{2}.frames())
     if ((slot.large(Gfn{f}, Level{2}).disallow & LargeRegion::kExecSplit) != 0) return true;
@@ -127,13 +129,13 @@ std::uint32_t recover_exec_splits(S& s, std::uint32_t budget) noexcept {
   if (!s.caps.nx_huge) return 0;
   std::uint32_t n = 0;
   ExclusiveGuard<S> g(s);
-  const auto visit = [&](Slot& slot, Gfn lo, Gfn hi) noexcept {
+  const auto visit = [&](SlotOf<S>& slot, Gfn lo, Gfn hi) noexcept {
     if (n == budget) return RegionWork{kEverywhere, 0};
     LargeRegion& r = slot.large(lo, Level{2});
     if ((r.disallow & LargeRegion::kExecSplit) == 0) return RegionWork{hi, 1};
     n += 1;
     r.disallow &= ~LargeRegion::kExecSplit;
-    if (!exec_split_within(slot, lo)) slot.large(lo, Level{3}).disallow &= ~LargeRegion::kExecSplit;
+    if (!exec_split_within<S>(slot, lo)) slot.large(lo, Level{3}).disallow &= ~LargeRegion::kExecSplit;
     s.exec_cursor = hi;
     RegionWork w{lo, 0};
     while (w.reached < hi) {

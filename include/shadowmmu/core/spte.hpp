@@ -23,7 +23,7 @@ template <class S>
 template <class S>
 [[nodiscard]] std::uint32_t* rmap_of(S& s, const typename S::Page& p, unsigned i) noexcept {
   const Gfn g = s.leaf_gfn(p, i);
-  Slot* slot = s.snapshot->find_any(g);
+  SlotOf<S>* slot = s.snapshot->find_any(g);
   return slot == nullptr ? nullptr : slot->rmap(g, p.role.level());
 }
 
@@ -33,9 +33,9 @@ template <class S>
 void note_written(S& s, Gfn first, Level l) noexcept {
   s.host.wrote(first, l.frames());
   if (s.logs == 0) return;
-  Slot* slot = s.snapshot->find_any(first);
+  SlotOf<S>* slot = s.snapshot->find_any(first);
   if (slot == nullptr || slot->log() == DirtyMethod::Off) return;
-  for (std::uint64_t n = 0; n < l.frames(); ++n) slot->template mark_dirty<typename S::Memory>(first + n);
+  for (std::uint64_t n = 0; n < l.frames(); ++n) slot->mark_dirty(first + n);
 }
 
 /// Effects: clears a present leaf whose rmap entry is gone already. Uses an exchange, since hardware may set D
@@ -58,8 +58,7 @@ FlushOwed clear_leaf(S& s, Entries<S> h, typename S::Page& p, unsigned i) noexce
 /// 14).
 template <class S>
 FlushOwed drop_leaf(S& s, Entries<S> h, typename S::Page& p, unsigned i) noexcept {
-  if (std::uint32_t* head = rmap_of(s, p, i); head != nullptr)
-    HandleList::remove(s.cells, *head, EntryHandle(p.index, i));
+  if (std::uint32_t* head = rmap_of(s, p, i); head != nullptr) S::Rmap::remove(s.cells, *head, EntryHandle(p.index, i));
   return clear_leaf(s, h, p, i);
 }
 
@@ -96,13 +95,12 @@ FlushOwed protect_leaf(S& s, Entries<S> h, typename S::Page& p, unsigned i) noex
 
 /// Effects: takes W from every leaf that maps g, at each level. Flush: owed by the caller.
 template <class S>
-FlushOwed rmap_protect(S& s, Entries<S> h, Slot& slot, Gfn g) noexcept {
+FlushOwed rmap_protect(S& s, Entries<S> h, SlotOf<S>& slot, Gfn g) noexcept {
   FlushOwed owed;
   for (unsigned l = 1; l <= S::Arch::kMaxLeafLevel; ++l) {
     const std::uint32_t* head = slot.rmap(g, Level{l});
     if (head == nullptr) continue;
-    HandleList::for_each(s.cells, *head,
-                         [&](EntryHandle e) { owed |= protect_leaf(s, h, s.page(e.page()), e.entry()); });
+    S::Rmap::for_each(s.cells, *head, [&](EntryHandle e) { owed |= protect_leaf(s, h, s.page(e.page()), e.entry()); });
   }
   return owed;
 }
@@ -111,9 +109,9 @@ FlushOwed rmap_protect(S& s, Entries<S> h, Slot& slot, Gfn g) noexcept {
 template <class S>
 FlushOwed rmap_zap_head(S& s, Entries<S> h, std::uint32_t& head) noexcept {
   FlushOwed owed;
-  while (head != 0) {
-    const EntryHandle e = HandleList::any(s.cells, head);
-    HandleList::remove(s.cells, head, e);
+  while (!S::Rmap::empty(head)) {
+    const EntryHandle e = S::Rmap::any(s.cells, head);
+    S::Rmap::remove(s.cells, head, e);
     owed |= clear_leaf(s, h, s.page(e.page()), e.entry());
   }
   return owed;
@@ -121,7 +119,7 @@ FlushOwed rmap_zap_head(S& s, Entries<S> h, std::uint32_t& head) noexcept {
 
 /// Effects: drops every leaf that maps g, at each level. Flush: owed by the caller.
 template <class S>
-FlushOwed rmap_zap(S& s, Entries<S> h, Slot& slot, Gfn g) noexcept {
+FlushOwed rmap_zap(S& s, Entries<S> h, SlotOf<S>& slot, Gfn g) noexcept {
   FlushOwed owed;
   for (unsigned l = 1; l <= S::Arch::kMaxLeafLevel; ++l)
     if (std::uint32_t* head = slot.rmap(g, Level{l}); head != nullptr) owed |= rmap_zap_head(s, h, *head);

@@ -10,12 +10,27 @@
 #include "shadowmmu/core/rmap.hpp"
 #include "shadowmmu/core/vcpu_state.hpp"
 #include "shadowmmu/flush.hpp"
+#include "shadowmmu/grace/epochs.hpp"
 #include "shadowmmu/stats.hpp"
 
 namespace shadowmmu::core {
 
+/// Whether shadow tables may be read beside the lock's holder, and how its grace periods pass. Where they may not,
+/// grace periods serve memslots only.
+template <class L>
+struct Readership {
+  static constexpr bool kTables = false;
+  using Policy = grace::Epochs;
+};
+template <class L>
+requires requires { typename L::GracePolicy; }
+struct Readership<L> {
+  static constexpr bool kTables = true;
+  using Policy = typename L::GracePolicy;
+};
+
 /// All that one Mmu owns; the algorithms are free functions over it. Everything below `lock` is guarded by it, save
-/// `snapshot` (published for readers) and the notifier's two cells (written under it, read without).
+/// what is called a cell (written under it, read without) and `grace`.
 template <class A, class L, class R, class H, class C>
 struct State {
   using Arch = A;
@@ -27,7 +42,15 @@ struct State {
   using Generation = typename C::Generation;
   using Page = ShadowPage<R, Generation>;
   using Pages = PageList<Page>;
-  using Vcpu = VcpuState<C>;
+  /// Readers may walk shadow tables without the lock; pages are freed after a grace period.
+  static constexpr bool kLockless = Readership<L>::kTables;
+  using Grace = typename Readership<L>::Policy::template Domain<Memory>;
+  using Reader = typename Grace::Reader;
+  using Vcpu = VcpuState<C, Reader>;
+  using Slot = core::Slot<Memory>;
+  using Slots = SlotSnapshot<Memory>;
+  using Rmap = HandleList<Memory, kLockless>;
+  using Parents = HandleList<Memory, false>;
   using Caps = typename A::Caps;
   static_assert(sizeof(Page) <= 128 || sizeof(typename R::PageState) > 24, "the budget is two cache lines");
 
@@ -36,8 +59,8 @@ struct State {
 
   H& host;
   Caps caps;
-  L slots_lock;                              ///< serializes memslot updates and generation changes; taken before `lock`
-  const SlotSnapshot* snapshot = &kNoSlots;  ///< cell
+  L slots_lock;  ///< serializes memslot updates and generation changes; taken before `lock`
+  const Slots* snapshot = &kNoSlots<Memory>;  ///< cell
   std::uint32_t next_slot = 0;
   std::uint32_t wanted_limit = 0;  ///< what set_limit asked for; 0: a fiftieth of the slots
 
@@ -53,7 +76,7 @@ struct State {
   std::uint64_t covered = 0;      ///< of them, those after which every vCPU has left its old root and flushed
   std::uint64_t epoch = 0;        ///< advances whenever a link or a root goes: what vCPUs remember of paths is void
   std::uint32_t limit = 0;        ///< shadow pages allowed: never less than what the vCPUs need
-  std::uint32_t used = 0;         ///< shadow pages linked, invalid or waiting to be freed
+  std::uint32_t used = 0;         ///< shadow pages linked, invalid or waiting to be flushed
   IndexedPool<Page> pages;
   CellPool cells;
   PageHash<Page> hash;
@@ -61,17 +84,19 @@ struct State {
   ObsoletePages<Page> obsolete;
   Pages invalid;  ///< unlinked roots that a vCPU still uses
   Pages dropped;  ///< zapped, unflushed, unfreed: the debt that outlived its guard
+  Deferred<Pages> deferred;
   R reclaim;
   typename C::Stats stats;
   Gfn exec_cursor{};       ///< where recover_exec_splits goes on
   std::uint32_t logs = 0;  ///< slots whose dirty log is on
-  VcpuList<C> vcpus;
+  VcpuList<Vcpu> vcpus;
   std::uint32_t vcpu_count = 0;
   void* spare_sides = nullptr;          ///< frames of side words between two uses, chained through their first word
   std::uint32_t side_frames = 0;        ///< those in use and spare: never given back before the end (see hint_path)
   std::uint32_t tables = 0;             ///< table frames that belong to shadow pages
   std::uint64_t window_owner = 0;       ///< cell: vCPU id + 1 that has write windows open; others stay out of the guest
   std::uint64_t* dummy_root = nullptr;  ///< one zero table: the root of a guest whose root is nowhere
+  Grace grace;                          ///< has cache lines of its own
 
   [[nodiscard]] bool obsolete_page(const Page& p) const noexcept {
     return p.generation != generation || p.life != PageLife::Linked;
@@ -97,7 +122,9 @@ struct State {
     host.flush(f.request(who));
   }
   /// The same without the lock, hence uncounted.
-  void flush_unlocked(FlushOwed f) noexcept { host.flush(f.request(kAllVcpus)); }
+  void flush_unlocked(FlushOwed f) noexcept {
+    if (f.needed()) host.flush(f.request(kAllVcpus));
+  }
   /// Effects: every frame of metadata goes back to the Host. Requires: no page is left.
   void drain() noexcept {
     const auto free = [this](const void* p) noexcept { host.free_frame(host.to_phys(p)); };
@@ -146,15 +173,13 @@ struct State {
     host.free_frame(table_address(p));
     tables -= 1;
     give_side(p);
-    if (p.unsync_map != 0) cells.give(p.unsync_map);
+    if (p.unsync_map != 0) cells.template give<Memory>(p.unsync_map);
     const PageIndex i = p.index;
     p.~Page();
     // The pool's chain word must not look like a page to a stale WeakPage: life and serial lie behind it and stay.
     Page* dead = ::new (static_cast<void*>(pages.at(i))) Page;
     dead->life = PageLife::Free;
-    pages.give(i);
-    used -= 1;
-    stats.set(&Counters::pages_used, used);
+    pages.template give<Memory>(i);
   }
 
   /// The buddy's storage may be on the free chain or outside the pool; a linked page knows itself by index.
@@ -165,5 +190,10 @@ struct State {
     return p.index == b && p.owns_side;
   }
 };
+
+template <class S>
+using SlotOf = typename S::Slot;
+template <class S>
+using SlotsOf = typename S::Slots;
 
 }  // namespace shadowmmu::core

@@ -45,13 +45,13 @@ FlushOwed sync_entry(S& s, Structure<S> h, const guest::Paging& paging, typename
     return drop_leaf(s, h, p, i);
   }
   Access want = p.role.access() & paging.grants(gpte);
-  if ((gpte & guest::kEntryDirty) == 0 || !S::Arch::writable(e)) want = want.without(Access::kWrite);
-  const Access have = S::Arch::rights(e);
-  if (want == have) return FlushOwed::none();
+  if ((gpte & guest::kEntryDirty) == 0) want = want.without(Access::kWrite);
+  const bool changed = change_leaf(s, Entries<S>(h), p, i, [want](std::uint64_t old) {
+    const std::uint64_t now = S::Arch::with_rights(old, want);
+    return S::Arch::writable(old) ? now : S::Arch::write_protected(now);
+  });
+  if (!changed) return FlushOwed::none();
   s.stats.add(&Counters::entries_resynced);
-  std::uint64_t old = e;
-  while (!S::Memory::template compare_exchange<Order::AcqRel>(p.table[i], old, S::Arch::with_rights(old, want))) {
-  }
   return flush_for(s, p, i);
 }
 
@@ -93,7 +93,7 @@ void sync_trees(S& s, ExclusiveGuard<S>& g, Each&& each) noexcept requires(S::Ar
   each([&](typename S::Page& top) {
     for_each_unsync(s, top, false, [&](typename S::Page& p) {
       any = true;
-      if (Slot* slot = s.snapshot->find_any(p.gfn)) before |= rmap_protect(s, Entries<S>(g.held()), *slot, p.gfn);
+      if (SlotOf<S>* slot = s.snapshot->find_any(p.gfn)) before |= rmap_protect(s, Entries<S>(g.held()), *slot, p.gfn);
     });
   });
   if (!any) return;

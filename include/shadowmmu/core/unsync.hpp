@@ -14,23 +14,25 @@ template <class S>
 void mark_unsync_child(S& s, typename S::Page& p, unsigned i) noexcept {
   Cell& map = *s.cells.at(p.unsync_map);
   const std::uint64_t bit = std::uint64_t{1} << (i & 63U);
-  if ((map.bits[i >> 6U] & bit) != 0) return;
-  map.bits[i >> 6U] |= bit;
+  const std::uint64_t had = S::Memory::plain(map.bits[i >> 6U]);
+  if ((had & bit) != 0) return;
+  S::Memory::plain(map.bits[i >> 6U], had | bit);
   p.unsync_children = static_cast<std::uint16_t>(p.unsync_children + 1U);
   if (p.unsync_children > 1) return;  // the ancestors know already
   mark_unsync_parents(s, p);
 }
 template <class S>
 void mark_unsync_parents(S& s, typename S::Page& p) noexcept {
-  HandleList::for_each(s.cells, p.parents, [&](EntryHandle e) { mark_unsync_child(s, s.page(e.page()), e.entry()); });
+  S::Parents::for_each(s.cells, p.parents, [&](EntryHandle e) { mark_unsync_child(s, s.page(e.page()), e.entry()); });
 }
 template <class S>
 void clear_unsync_child(S& s, typename S::Page& p, unsigned i) noexcept {
   if (p.unsync_map == 0) return;
   Cell& map = *s.cells.at(p.unsync_map);
   const std::uint64_t bit = std::uint64_t{1} << (i & 63U);
-  if ((map.bits[i >> 6U] & bit) == 0) return;
-  map.bits[i >> 6U] &= ~bit;
+  const std::uint64_t had = S::Memory::plain(map.bits[i >> 6U]);
+  if ((had & bit) == 0) return;
+  S::Memory::plain(map.bits[i >> 6U], had & ~bit);
   p.unsync_children = static_cast<std::uint16_t>(p.unsync_children - 1U);
 }
 
@@ -38,7 +40,7 @@ void clear_unsync_child(S& s, typename S::Page& p, unsigned i) noexcept {
 /// tables and are, or may now become, unsync. The mark is made before the caller sets W; the fence between pairs with
 /// the sync, which looks at the mark after its flush. Complexity: O(pages in the gfn's bucket); O(1) for other gfns.
 template <class S>
-[[nodiscard]] bool may_write(S& s, Entries<S>, Slot& slot, Gfn gfn, bool can_unsync) noexcept {
+[[nodiscard]] bool may_write(S& s, Entries<S>, SlotOf<S>& slot, Gfn gfn, bool can_unsync) noexcept {
   const TrackCount t = slot.track(gfn);
   if (t.upper != 0) return false;
   if (t.leaf == 0) return true;
@@ -75,7 +77,7 @@ void for_each_unsync(S& s, typename S::Page& p, bool clear, F&& visit) noexcept 
   if (p.unsync_map == 0 || p.unsync_children == 0) return;
   Cell& map = *s.cells.at(p.unsync_map);
   for (unsigned w = 0; w < 8; ++w) {
-    for (std::uint64_t bits = map.bits[w]; bits != 0; bits &= bits - 1) {
+    for (std::uint64_t bits = S::Memory::plain(map.bits[w]); bits != 0; bits &= bits - 1) {
       const unsigned i = w * 64 + static_cast<unsigned>(std::countr_zero(bits));
       const std::uint64_t e = entry<S>(p, i);
       if (S::Arch::present(e) && !is_leaf<S>(p, e)) {

@@ -7,6 +7,7 @@
 #include "shadowmmu/flush.hpp"
 #include "shadowmmu/guest/paging.hpp"
 #include "shadowmmu/intrusive.hpp"
+#include "shadowmmu/stats.hpp"
 #include "shadowmmu/types.hpp"
 
 namespace shadowmmu::core {
@@ -52,27 +53,49 @@ struct WriteWindow {
   std::uint64_t* before = nullptr;  ///< copy of the frame
 };
 
-/// Everything a vCPU owns. Touched by its thread; `reload` also by others.
-template <class Config>
+/// Registers by which a guest's address is translated, as other threads may read them at any time. All are cells.
+struct ShownRegisters {
+  std::uint64_t sequence = 0;  ///< odd while they change
+  std::uint64_t cr0 = 0, cr4 = 0, efer = 0, cr3 = 0;
+  std::uint64_t pdpte[4] = {};
+};
+
+/// Everything a vCPU owns. Touched by its thread; `reload` and `shown_root` also by others, `reader` by whoever frees.
+template <class Config, class Reader>
 struct VcpuState {
   static constexpr unsigned kWindows = 4;
 
+  Reader reader;  ///< its thread's reader sections
   ListMemberHook hook;
   VcpuId id{};
-  std::uint64_t reload = 0;   ///< cell: non-zero asks enter() to drop the root and load a fresh one
-  std::uint64_t section = 0;  ///< cell: odd while a slot snapshot is being read
   unsigned slot_hint = 0;
+  std::uint64_t reload = 0;          ///< cell: non-zero asks enter() to drop the root and load a fresh one
+  std::uint64_t shown_root[4] = {};  ///< cells: for each 2 bits 31:30 of an address, root table | its level; 0: none
   Magazine magazine;
   Controls controls{};
   guest::Paging paging{};
   std::uint64_t cr3 = 0;
   std::uint64_t pdpte[4] = {};
+  ShownRegisters shown{};
   Role role{};  ///< base role of pages made for this vCPU now
   RootSet root{};
   Hpa top{};  ///< what CR3 or the EPT pointer names now
   PathCache path{};
   LastMmio mmio{};
   std::uint64_t mmio_cached = 0;  ///< cell: faults answered by `mmio`
+  std::uint64_t fast_faults = 0;  ///< cell: faults answered without the lock
+
+  /// Effects: adds what was counted without the lock.
+  template <class Memory>
+  void count_into(Counters& c) const noexcept {
+    const std::uint64_t cached = Memory::plain(mmio_cached);
+    const std::uint64_t fast = Memory::plain(fast_faults);
+    c.mmio_cached += cached;
+    c.faults_mmio += cached;
+    c.faults_fast += fast;
+    c.faults_fixed += fast;
+    c.faults += cached + fast;
+  }
   RootSet previous[Config::kPreviousRoots == 0 ? 1 : Config::kPreviousRoots] = {};
   std::uint64_t* pdpt = nullptr;  ///< frame of 128 hardware PDPTs of the PAE shape, below 4 GiB
   unsigned pdpt_slot = 0;         ///< the one in use; each root load takes the next, so that CR3 differs
@@ -80,7 +103,7 @@ struct VcpuState {
   bool sync_due = false;  ///< the root that enter() leads to must be synced, whichever it will be
 };
 
-template <class Config>
-using VcpuList = MemberList<VcpuState<Config>, &VcpuState<Config>::hook>;
+template <class Vcpu>
+using VcpuList = MemberList<Vcpu, &Vcpu::hook>;
 
 }  // namespace shadowmmu::core

@@ -28,7 +28,7 @@ template <class S>
   const ExclusiveGuard<S> g(s);
   const Gfn gfn = frame_of(o.gpa);
   unsigned hint = v.slot_hint;
-  Slot* slot = s.snapshot->find(gfn, hint);
+  SlotOf<S>* slot = s.snapshot->find(gfn, hint);
   const void* page = slot == nullptr ? nullptr : s.host.guest_page(gfn);
   if (page == nullptr) {
     close_if_idle(s, v);
@@ -62,7 +62,7 @@ void end_windows(S& s, typename S::Vcpu& v) noexcept {
   for (WriteWindow& w : v.window) {
     if (!w.open) continue;
     w.open = false;
-    Slot* slot = s.snapshot->find_any(w.gfn);
+    SlotOf<S>* slot = s.snapshot->find_any(w.gfn);
     if (slot == nullptr) continue;
     g.owe(w.supervisor_write ? rmap_zap(s, Entries<S>(g.held()), *slot, w.gfn)
                              : rmap_protect(s, Entries<S>(g.held()), *slot, w.gfn));

@@ -37,7 +37,7 @@ FlushOwed zap_written(S& s, Structure<S> h, typename S::Page& p, unsigned offset
 /// oddly, or an upper table written kFloodWrites times since it was last walked, is zapped whole. Flush: by the guard.
 template <class S>
 void note_write(S& s, ExclusiveGuard<S>& g, Gfn gfn, unsigned offset, unsigned bytes) noexcept {
-  Slot* slot = s.snapshot->find_any(gfn);
+  SlotOf<S>* slot = s.snapshot->find_any(gfn);
   if (slot == nullptr) return;
   const TrackCount t = slot->track(gfn);
   if (t.upper == 0 && t.leaf == 0) return;
@@ -76,11 +76,11 @@ void guest_wrote(S& s, Gpa gpa, std::uint64_t bytes) noexcept {
   const std::uint64_t last = gpa.value() + (bytes - 1 < room ? bytes - 1 : room);
   ExclusiveGuard<S> g(s);
   for_each_region(s, g, frame_of(gpa), (last >> kPageShift) - frame_of(gpa).value() + 1,
-                  [&](Slot& slot, Gfn lo, Gfn) noexcept {
+                  [&](SlotOf<S>& slot, Gfn lo, Gfn) noexcept {
                     const std::uint64_t first = address_of(lo).value();
                     const std::uint64_t from = gpa.value() > first ? gpa.value() : first;
                     const std::uint64_t to = last - first < kPageMask ? last : first + kPageMask;
-                    slot.template mark_dirty<typename S::Memory>(lo);
+                    slot.mark_dirty(lo);
                     note_write(s, g, lo, static_cast<unsigned>(from - first), static_cast<unsigned>(to - from + 1));
                     return RegionWork{lo + 1, 1};
                   });

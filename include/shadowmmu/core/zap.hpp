@@ -17,7 +17,7 @@ FlushOwed unlink_child(S& s, Entries<S> h, typename S::Page& parent, unsigned i)
   auto& child = s.child(parent, i);
   S::Memory::template store<Order::Release>(parent.table[i], 0);
   parent.live = static_cast<std::uint16_t>(parent.live - 1U);
-  HandleList::remove(s.cells, child.parents, EntryHandle(parent.index, i));
+  S::Parents::remove(s.cells, child.parents, EntryHandle(parent.index, i));
   clear_unsync_child(s, parent, i);
   s.epoch += 1;
   if constexpr (wants(S::Reclaim::kHooks, Hook::Unlink)) s.reclaim.on_unlink(parent, child);
@@ -46,7 +46,7 @@ FlushOwed zap_entry(S& s, Entries<S> h, typename S::Page& p, unsigned i) noexcep
 
 template <class S>
 void unaccount_shadowed(S& s, typename S::Page& p) noexcept {
-  Slot* slot = s.snapshot->find_any(p.gfn);
+  SlotOf<S>* slot = s.snapshot->find_any(p.gfn);
   if (slot == nullptr || !slot->has_track(p.gfn)) return;
   TrackCount& t = slot->track_cell(p.gfn);
   if (p.role.level() > Level{1})
@@ -57,10 +57,24 @@ void unaccount_shadowed(S& s, typename S::Page& p) noexcept {
     for (const Level l : kLargeLevels) slot->large(p.gfn, l).disallow -= 1;
 }
 
+/// Effects: readers find the vCPU's root no more. Locking: the Mmu's lock, or the vCPU's own thread.
+template <class S>
+void hide_root(typename S::Vcpu& v) noexcept {
+  for (std::uint64_t& cell : v.shown_root) S::Memory::template store<Order::Release>(cell, 0);
+}
 /// Effects: asks every vCPU to drop its root and load a fresh one before it runs guest code again.
 template <class S>
 void request_reload(S& s, Structure<S>) noexcept {
   for (auto& v : s.vcpus) S::Memory::template store<Order::Release>(v.reload, 1);
+}
+
+/// Returns: whether readers find p as a root of v.
+template <class S>
+[[nodiscard]] bool shows_root(S& s, const typename S::Vcpu& v, const typename S::Page& p) noexcept {
+  const std::uint64_t word = s.table_address(p).value() | p.role.level().value();
+  for (const std::uint64_t& cell : v.shown_root)
+    if (S::Memory::plain(cell) == word) return true;
+  return false;
 }
 
 /// Effects: unlinks p from hash, rmaps, parents, children, counts and lists, and hands it to the guard to be freed; a
@@ -74,8 +88,8 @@ bool prepare_zap(S& s, ExclusiveGuard<S>& g, typename S::Page& p) noexcept {
   FlushOwed owed = FlushOwed::all();
   for (unsigned i = 0; i < kEntriesPerTable && p.live != 0; ++i)
     if (entry<S>(p, i) != 0) owed |= zap_entry(s, h, p, i);
-  while (p.parents != 0) {
-    const EntryHandle e = HandleList::any(s.cells, p.parents);
+  while (!S::Parents::empty(p.parents)) {
+    const EntryHandle e = S::Parents::any(s.cells, p.parents);
     owed |= unlink_child(s, h, s.page(e.page()), e.entry());
   }
   const bool unseen = obsolete && s.obsolete_unseen();
@@ -94,7 +108,11 @@ bool prepare_zap(S& s, ExclusiveGuard<S>& g, typename S::Page& p) noexcept {
     s.epoch += 1;
     p.life = PageLife::Invalid;
     s.invalid.push_back(p);
-    if (!obsolete) request_reload(s, h);  // else the change of generation has asked for it
+    if (!obsolete) {  // else the change of generation has asked for it
+      for (auto& v : s.vcpus)
+        if (shows_root(s, v, p)) hide_root<S>(v);
+      request_reload(s, h);
+    }
     return false;
   }
   p.life = PageLife::Zapped;

@@ -16,6 +16,12 @@ extern "C" [[gnu::weak, noreturn]] void shadowmmu_assert_fail(const char* what) 
   std::abort();
 }
 
+/// User-space default of what tells threads apart.
+extern "C" [[gnu::weak]] const void* shadowmmu_this_thread() noexcept {
+  static thread_local char here = 0;
+  return &here;
+}
+
 namespace shadowmmu::host {
 
 /// Told of every flush; a simulated CPU is one.

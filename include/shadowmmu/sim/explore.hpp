@@ -132,6 +132,9 @@ class Explorer {
     ++report_.runs;
     report_.steps += o.steps;
     if (o.end == RunEnd::Ok) return true;
+    // Its agents stand where they stood, with what locks they held: to destroy it might wait for them for ever.
+    static auto* const failed = new std::vector<Scenario>;
+    failed->push_back(std::move(scenario));
     report_.end = o.end;
     report_.message = o.message;
     report_.schedule = (options_.tso ? "t" : "s") +
