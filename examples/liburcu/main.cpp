@@ -80,10 +80,11 @@ void run_reader(Mmu& mmu, Mmu::Vcpu& vcpu, SlotId slot, Story& story, std::vecto
 
 void run_zapper(Mmu& mmu, Story& story) {
   const UrcuGrace::Registered registered;
-  for (; !story.over(); ++story.zaps) {
+  for (std::uint64_t next = 0; !story.over(); ++story.zaps) {
     mmu.zap_all_fast();
     mmu.unmap(Gfn{story.zaps * 512 % Vm::kPages}, 512);
-    std::this_thread::yield();
+    next = story.faults + 64;  // that there is something to see, and to take away
+    while (story.faults < next && !story.over()) std::this_thread::yield();
   }
 }
 }  // namespace
