@@ -33,6 +33,8 @@ class Mmu {
   using Vcpu = BasicVcpu<Mmu>;
   template <class>
   friend class shadowmmu::BasicVcpu;
+  /// Whether readers need no lock: what Reader::Section asks for.
+  static constexpr bool kLockless = State::kLockless;
 
   /// Effects: an Mmu without memory. Requires: host outlives it; its functions are not called yet. Allocates: nothing.
   explicit Mmu(H& host, const Caps& caps = {}) noexcept : state_(host, caps) {

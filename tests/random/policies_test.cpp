@@ -14,8 +14,14 @@ struct Narrow : config::Default {
   static constexpr config::Teardown kTeardown = config::Teardown::Yield;
 };
 
-TEST_CASE("random guests under a checked spin lock") {
-  test::run_all<ShadowMmu<arch::X86_64, lock::Checked<lock::Spin>, reclaim::Fifo, test::TestHost>>();
+/// Few pages wait for readers, so that writers reach the bound.
+struct FewDeferred : config::Default {
+  static constexpr unsigned kDeferredPages = 6;
+};
+
+TEST_CASE("random guests under a checked spin lock with readers") {
+  using Lock = lock::Readers<lock::Checked<lock::Spin>>;
+  test::run_all<ShadowMmu<arch::X86_64, Lock, reclaim::Fifo, test::TestHost, FewDeferred>>();
 }
 TEST_CASE("random guests with narrow generations, targeted slots and without prefetch") {
   test::run_all<ShadowMmu<arch::X86_64, lock::Spin, reclaim::Fifo, test::TestHost, Narrow>>();

@@ -437,6 +437,14 @@ class World {
       fail(std::string("audit: ") + r.first + " (at " + std::to_string(r.at) + ", action " + std::to_string(x.kind) +
            ")");
     if (mmu_.stats().pages_used > mmu_.limit() + 4U) fail("more shadow pages than the limit");
+    // Another thread finds what the tables say now, for either vCPU: memory of a slot, or nothing.
+    for (One& c : one_) {
+      if (c.touched.empty()) continue;
+      auto at = c.touched.begin();
+      std::advance(at, static_cast<std::ptrdiff_t>(x.b % c.touched.size()));
+      const EntryInfo e = reader_.lookup(*c.vcpu, Gva{*at << 12});
+      if (e.present && !memory(host_.gfn_at(address_of(e.pfn)))) fail("a reader found a frame that no slot owns");
+    }
   }
 
   void load_cr3(std::uint64_t root) {
@@ -629,25 +637,27 @@ class World {
     }
     const std::uint64_t words = Mmu::dirty_log_words(s.pages);
     std::vector<std::uint64_t> bits(words);
-    const Status got = x.a % 4 == 1 ? mmu_.read_dirty_log(s.id, 0, words, bits.data())
-                                    : mmu_.fetch_dirty_log(s.id, 0, words, bits.data());
+    const Status got = x.a % 4 == 1   ? reader_.read_dirty_log(s.id, 0, words, bits.data())
+                       : x.a % 4 == 2 ? reader_.fetch_dirty_log(s.id, 0, words, bits.data())
+                                      : mmu_.fetch_dirty_log(s.id, 0, words, bits.data());
     if (!got.ok()) return fail("the dirty log cannot be read");
     for (const std::uint64_t f : logged_writes_)
       if (f >= s.first && f < s.first + s.pages && (bits[(f - s.first) / 64] >> ((f - s.first) % 64) & 1) == 0)
         return fail("a written page is not in the dirty log");
     if (x.a % 4 == 1)
       for (std::uint64_t i = 0; i < words; ++i)
-        if (!mmu_.clear_dirty_log(s.id, i, bits[i]).ok()) fail("the dirty log cannot be cleared");
+        if (!reader_.clear_dirty_log(s.id, i, bits[i]).ok()) fail("the dirty log cannot be cleared");
     forget_log(s);
   }
   void look_after(const Action& x) {
     const Gfn g{x.a % kSlotPages};
-    if (x.b % 3 == 0)
-      static_cast<void>(mmu_.test_young(g, x.c % 600));
-    else if (x.b % 3 == 1)
+    if (x.b % 3 == 0) {
+      if (mmu_.test_young(g, x.c % 600) != reader_.test_young(g, x.c % 600)) fail("a reader finds another age");
+    } else if (x.b % 3 == 1) {
       mmu_.clear_young(g, x.c % 600);
-    else
+    } else {
       mmu_.recover_exec_splits(static_cast<std::uint32_t>(x.c % 3));
+    }
   }
 
   /// An edit of an entry on the path of some address, by a store through the linear map or behind the guest's back.
@@ -751,6 +761,7 @@ class World {
 
   TestHost host_;
   Mmu mmu_;
+  typename Mmu::Reader reader_{mmu_};
   One one_[2];
   One* me_ = one_;
   static constexpr std::uint64_t kSlotPages = 2000;

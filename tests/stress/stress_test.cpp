@@ -21,9 +21,9 @@ std::chrono::milliseconds duration() {
   return std::getenv("SHADOWMMU_LONG") != nullptr ? std::chrono::minutes(2) : std::chrono::milliseconds(1500);
 }
 
-template <class Arch, class Setup>
+template <class Arch, class Lock, class Setup>
 void storm(Setup&& setup) {
-  using Mmu = ShadowMmu<Arch, lock::Spin, reclaim::Fifo>;
+  using Mmu = ShadowMmu<Arch, Lock, reclaim::Fifo>;
   host::Arena host(2048, 8192);
   {
     Mmu mmu(host);
@@ -93,6 +93,27 @@ void storm(Setup&& setup) {
         }
       }
     });
+    // One thread that is no vCPU looks at tables, logs and ages of both.
+    threads.emplace_back([&] {
+      sim::Random rng(79);
+      typename Mmu::Reader reader(mmu);
+      std::uint64_t words[4];
+      while (!stop) {
+        const auto& v = *vcpus[rng.below(2)];
+        const Gva a{0x40'0000 + (rng.below(200) << 12)};
+        const EntryInfo e = reader.lookup(v, a);
+        if (e.present && address_of(e.pfn).value() - host::Arena::kGuestBase >= 2048 * kPageSize) ++wrong;
+        static_cast<void>(reader.translate(v, a, AccessRequest{rng.flip(), false, true}));
+        if (rng.chance(1, 4)) static_cast<void>(reader.test_young(Gfn{rng.below(1024)}, 100));
+        if (rng.chance(1, 8)) static_cast<void>(reader.fetch_dirty_log(slot, rng.below(12), 4, words));
+        if constexpr (Mmu::kLockless) {
+          const typename Mmu::Reader::Section section(reader);
+          static_cast<void>(reader.lookup(v, a));
+          const typename Mmu::Reader::Section inner(reader);
+          static_cast<void>(reader.lookup(v, Gva{a.value() + 4096}));
+        }
+      }
+    });
     std::this_thread::sleep_for(duration());
     stop = true;
     for (auto& t : threads) t.join();
@@ -106,20 +127,30 @@ void storm(Setup&& setup) {
   CHECK(host.frames_used() == 0);
 }
 
+void tables(host::Arena& host, auto& v, std::uint32_t i) {
+  // Each its own tables in frames of its own; the data frames are shared.
+  const std::uint64_t root = 900 + i * 20;
+  const auto table = [&](std::uint64_t g) { return static_cast<std::uint64_t*>(host.guest_page(Gfn{g})); };
+  table(root)[0] = (root + 1) << 12 | 7;
+  table(root + 1)[0] = (root + 2) << 12 | 7;
+  table(root + 2)[2] = (root + 3) << 12 | 7;
+  for (unsigned n = 0; n < 200; ++n) table(root + 3)[n] = (100 + n) << 12 | 7;
+  static_cast<void>(v.set_control({cr0::kPe | cr0::kPg | cr0::kWp, cr4::kPae, efer::kLme | efer::kLma | efer::kNxe}));
+  static_cast<void>(v.set_cr3(root << 12));
+}
+const auto kNoTables = [](host::Arena&, auto&, std::uint32_t) {};
+const auto kTables = [](host::Arena& host, auto& v, std::uint32_t i) { tables(host, v, i); };
+
 TEST_CASE("two vCPUs on one direct map beside a host that takes everything back") {
-  storm<arch::Ept>([](host::Arena&, auto&, std::uint32_t) {});
+  storm<arch::Ept, lock::Spin>(kNoTables);
 }
 TEST_CASE("two vCPUs under shadow paging beside a host that takes everything back") {
-  storm<arch::X86_64>([](host::Arena& host, auto& v, std::uint32_t i) {
-    // Each its own tables in frames of its own; the data frames are shared.
-    const std::uint64_t root = 900 + i * 20;
-    const auto table = [&](std::uint64_t g) { return static_cast<std::uint64_t*>(host.guest_page(Gfn{g})); };
-    table(root)[0] = (root + 1) << 12 | 7;
-    table(root + 1)[0] = (root + 2) << 12 | 7;
-    table(root + 2)[2] = (root + 3) << 12 | 7;
-    for (unsigned n = 0; n < 200; ++n) table(root + 3)[n] = (100 + n) << 12 | 7;
-    static_cast<void>(v.set_control({cr0::kPe | cr0::kPg | cr0::kWp, cr4::kPae, efer::kLme | efer::kLma | efer::kNxe}));
-    static_cast<void>(v.set_cr3(root << 12));
-  });
+  storm<arch::X86_64, lock::Spin>(kTables);
+}
+TEST_CASE("the same with readers and faults without the lock: direct map") {
+  storm<arch::Ept, lock::Readers<lock::Spin>>(kNoTables);
+}
+TEST_CASE("the same with readers without the lock: shadow paging") {
+  storm<arch::X86_64, lock::Readers<lock::Spin>>(kTables);
 }
 }  // namespace

@@ -18,8 +18,8 @@ struct [[nodiscard]] Translated {
 /// What a shadow entry says now.
 struct EntryInfo {
   bool present = false;
-  Pfn pfn{};  ///< of the 4 KiB frame of the address
-  Level level{1};
+  Pfn pfn{};       ///< of the 4 KiB frame of the address
+  Level level{1};  ///< of the leaf, or of the entry that is not present; root level + 1: no root
   Access rights{};
   std::uint64_t entry = 0;
 };
@@ -52,17 +52,20 @@ template <class S>
 [[nodiscard]] EntryInfo lookup(S& s, const TableSection<S>&, const typename S::Vcpu& v, Gva a) noexcept {
   using Memory = typename S::Memory;
   std::uint64_t at = Memory::template load<Order::Acquire>(v.shown_root[a.value() >> 30U & 3U]);
+  EntryInfo none;
+  none.level = Level{S::Arch::kRootLevel + 1};
   for (auto l = static_cast<unsigned>(at & kPageMask); l != 0; --l) {
     const Level level{l};
     const auto* table = static_cast<const std::uint64_t*>(s.host.to_virt(Hpa{at & ~std::uint64_t{kPageMask}}));
     const std::uint64_t e = Memory::template load<Order::Acquire>(table[level.index(a.value())]);
+    none.level = level;
     if (!S::Arch::present(e)) break;
     if (S::Arch::leaf(e, level))
       return {true, frame_of(S::Arch::address(e)) + (a.value() >> kPageShift & (level.frames() - 1)), level,
               S::Arch::rights(e), e};
     at = S::Arch::address(e).value();
   }
-  return {};
+  return none;
 }
 
 /// A vCPU's registers as another thread sees them.

@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: BSL-1.0
+#pragma once
+#include <doctest/doctest.h>
+
+#include <array>
+#include <memory>
+
+#include "shadowmmu/grace/flush_waits.hpp"
+#include "shadowmmu/host/arena.hpp"
+#include "shadowmmu/shadowmmu.hpp"
+#include "shadowmmu/sim/explore.hpp"
+
+/// The real library on explored memory, a Host that tells on those who use what was freed, and CPUs that obey flushes.
+namespace shadowmmu::test {
+
+using M = sim::ExploredMemory;
+using memory::Order;
+using ExploredSpin = lock::BasicSpin<M>;
+using ExploredReaders = lock::Readers<ExploredSpin>;
+
+/// Interrupts of the one reader that FlushWaits is tried with.
+struct OneIrq {
+  static inline std::uint64_t off = 0;  ///< cell
+  static int disable() noexcept {
+    M::exchange<Order::SeqCst>(off, 1);
+    return 0;
+  }
+  static void restore(int) noexcept { M::store<Order::Release>(off, 0); }
+};
+using ExploredFlush = lock::Readers<ExploredSpin, grace::FlushWaits<OneIrq>>;
+
+/// Freed frames hold entries that are a leaf at every level and lead to kPoison. A flush returns when no CPU is in the
+/// middle of a guest's access, nor a reader behind OneIrq.
+class PoisonHost : public host::Arena {
+ public:
+  static constexpr std::uint64_t kPoison = 0xdead;
+
+  PoisonHost(std::uint64_t guest_pages, std::uint64_t frames) : Arena(guest_pages, frames) { OneIrq::off = 0; }
+  void free_frame(Hpa p) noexcept {
+    auto* words = static_cast<std::uint64_t*>(to_virt(p));
+    for (unsigned i = 0; i < kEntriesPerTable; ++i) words[i] = kPoison << 12 | 0x87;
+    Arena::free_frame(p);
+  }
+  void flush(const FlushRequest&) noexcept {
+    M::fence<Order::SeqCst>();
+    for (const std::uint64_t& cell : accessing)
+      while (M::load<Order::Acquire>(cell) != 0) M::pause();
+    while (M::load<Order::Acquire>(OneIrq::off) != 0) M::pause();
+  }
+  Backing backing(Gfn g, bool write) noexcept {
+    Backing b = Arena::backing(g, write);
+    b.level = large ? Level{2} : Level{1};
+    return b;
+  }
+  std::array<std::uint64_t, 2> accessing{};  ///< cells: a guest's access is under way on that CPU
+  bool large = false;
+};
+
+/// The bound that scenarios reach with a few pages.
+struct FewDeferred : config::Default {
+  static constexpr unsigned kDeferredPages = 8;
+};
+
+/// Two vCPUs on 16 (or, large, 1024) guest pages under a direct map; each has touched page 1.
+template <class Lock = ExploredReaders, class Config = FewDeferred>
+struct Direct {
+  using Mmu = ShadowMmu<arch::Ept, Lock, reclaim::Fifo, PoisonHost, Config>;
+
+  explicit Direct(bool large = false, typename Mmu::Caps caps = {}) : host(large ? 1024 : 32, 256), mmu(host, caps) {
+    host.large = large;
+    slot = mmu.add_slot(Gfn{0}, large ? 1024 : 16).value();
+    for (auto& v : vcpu) {
+      v = std::make_unique<typename Mmu::Vcpu>(mmu, VcpuId{static_cast<std::uint32_t>(&v - vcpu)});
+      REQUIRE(v->enter() == EnterOutcome::Enter);
+      static_cast<void>(v->handle_fault(Gva{0x1000}, pferr::kWrite));  // the path exists, magazines are full
+    }
+    reader = std::make_unique<typename Mmu::Reader>(mmu);
+  }
+  ~Direct() {
+    reader.reset();
+    for (auto& v : vcpu) v.reset();
+  }
+  [[nodiscard]] Pfn frame(std::uint64_t gfn) const noexcept { return Pfn{(PoisonHost::kGuestBase >> 12) + gfn}; }
+  /// Whether what a lookup found is the page's own frame, or nothing.
+  [[nodiscard]] bool right(const EntryInfo& e, std::uint64_t gfn) const noexcept {
+    return !e.present || e.pfn == frame(gfn);
+  }
+  FaultOutcome::Kind write(unsigned i, std::uint64_t a, bool present = false) {
+    return vcpu[i]->handle_fault(Gva{a}, pferr::kWrite | (present ? pferr::kPresent : 0U)).kind;
+  }
+  /// Whether every leaf that may be written is in the log. Outside of agents.
+  [[nodiscard]] bool logged(std::uint64_t gfn) {
+    std::uint64_t word = 0;
+    REQUIRE(mmu.read_dirty_log(slot, gfn / 64, 1, &word).ok());
+    return !vcpu[0]->lookup(Gva{gfn << 12}).rights.write() || (word >> (gfn % 64) & 1) != 0;
+  }
+  [[nodiscard]] bool sound() { return mmu.audit().violations == 0; }
+
+  PoisonHost host;
+  Mmu mmu;
+  SlotId slot{};
+  std::unique_ptr<typename Mmu::Vcpu> vcpu[2];
+  std::unique_ptr<typename Mmu::Reader> reader;
+  FaultOutcome::Kind kind[2] = {};
+  std::uint64_t flag = 0;  ///< cell
+  Counters seen{};
+};
+
+/// Two vCPUs in long mode on one set of tables: frames 1 .. 4 from the root down; entry n of the leaf table, at address
+/// n * 4096, maps frame 16 + n; entries 8 and 9 map frames 16 and 17 again; entry 10 maps the leaf table itself.
+template <class Lock = ExploredReaders>
+struct Shadow {
+  using Mmu = ShadowMmu<arch::X86_64, Lock, reclaim::Fifo, PoisonHost, FewDeferred>;
+  static constexpr std::uint64_t kPage = 0x67;
+
+  Shadow() {
+    for (std::uint64_t t = 1; t < 4; ++t) table(t)[0] = (t + 1) << 12 | kPage;
+    for (std::uint64_t n = 0; n < 8; ++n) table(4)[n] = (16 + n) << 12 | kPage;
+    table(4)[8] = 16 << 12 | kPage;
+    table(4)[9] = 17 << 12 | kPage;
+    table(4)[10] = 4 << 12 | kPage;
+    slot = mmu.add_slot(Gfn{0}, 32).value();
+    for (auto& v : vcpu) {
+      v = std::make_unique<typename Mmu::Vcpu>(mmu, VcpuId{static_cast<std::uint32_t>(&v - vcpu)});
+      REQUIRE(v->set_control({cr0::kPe | cr0::kPg | cr0::kWp, cr4::kPae, efer::kLme | efer::kLma | efer::kNxe}) ==
+              ControlOutcome::Done);
+      REQUIRE(v->set_cr3(1 << 12) == ControlOutcome::Done);
+      REQUIRE(v->enter() == EnterOutcome::Enter);
+      REQUIRE(write(static_cast<unsigned>(&v - vcpu), 0x1000) == FaultOutcome::Kind::Resume);
+    }
+    reader = std::make_unique<typename Mmu::Reader>(mmu);
+  }
+  ~Shadow() {
+    reader.reset();
+    for (auto& v : vcpu) v.reset();
+  }
+  std::uint64_t* table(std::uint64_t gfn) { return static_cast<std::uint64_t*>(host.guest_page(Gfn{gfn})); }
+  FaultOutcome::Kind write(unsigned i, std::uint64_t a) {
+    return vcpu[i]->handle_fault(Gva{a}, pferr::kWrite | pferr::kUser).kind;
+  }
+  /// Effects: the guest stores `v` in its leaf table by way of entry 10, on CPU i, if the shadow lets it; a flush waits
+  /// for it. Returns: whether it did.
+  bool guest_store(unsigned i, unsigned entry, std::uint64_t v) {
+    M::exchange<Order::SeqCst>(host.accessing[i], 1);
+    const bool may = vcpu[i]->lookup(Gva{0xa000}).rights.write();
+    if (may) M::store<Order::Relaxed>(table(4)[entry], v);
+    M::store<Order::Release>(host.accessing[i], 0);
+    return may;
+  }
+  [[nodiscard]] bool sound() { return mmu.audit().violations == 0; }
+
+  PoisonHost host{64, 512};
+  Mmu mmu{host};
+  SlotId slot{};
+  std::unique_ptr<typename Mmu::Vcpu> vcpu[2];
+  std::unique_ptr<typename Mmu::Reader> reader;
+  FaultOutcome::Kind kind[2] = {};
+  std::uint64_t flag = 0;  ///< cell
+};
+
+}  // namespace shadowmmu::test

@@ -1,0 +1,376 @@
+// SPDX-License-Identifier: BSL-1.0
+#pragma once
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "explore/machines.hpp"
+
+/// Small scenarios of the real Mmu, each with what must hold once its agents have ended: what the suite explores and
+/// `./dev explore` runs by name.
+namespace shadowmmu::test {
+
+struct Named {
+  std::string name;
+  std::function<sim::Scenario()> make;
+};
+using Kind = FaultOutcome::Kind;
+
+/// Effects: inside an agent, fails the run unless it holds.
+inline void must(bool holds, const char* what) { sim::require(holds, what); }
+
+template <class Machine, class... Args>
+std::shared_ptr<Machine> machine(Args&&... args) {
+  return std::make_shared<Machine>(std::forward<Args>(args)...);
+}
+
+/// Two faults at once, on the addresses given.
+template <class Lock>
+sim::Scenario fault_fault(std::uint64_t first, std::uint64_t second) {
+  auto m = machine<Direct<Lock>>();
+  return {{[=] { m->kind[0] = m->write(0, first); }, [=] { m->kind[1] = m->write(1, second); }}, [=] {
+            const bool fine = m->kind[0] == Kind::Resume && m->kind[1] == Kind::Resume;
+            const AuditReport r = m->mmu.audit();
+            return fine && r.violations == 0 && r.leaves == (first >> 12 == second >> 12 ? 2U : 3U) &&
+                   m->vcpu[0]->lookup(Gva{first}).present && m->vcpu[1]->lookup(Gva{second}).rights.write();
+          }};
+}
+
+/// Whoever comes last: no entry from before the invalidation stands after it without a fault that saw it end.
+template <class Lock>
+sim::Scenario fault_invalidation() {
+  auto m = machine<Direct<Lock>>();
+  return {{[=] { m->kind[0] = m->write(0, 0x5000); },
+           [=] {
+             m->mmu.invalidate_begin(Gfn{5}, 1);
+             m->mmu.invalidate_end();
+           }},
+          [=] {
+            const bool present = m->vcpu[0]->lookup(Gva{0x5000}).present;
+            return (m->kind[0] == Kind::Retry ? !present : m->kind[0] == Kind::Resume) && m->sound();
+          }};
+}
+
+/// Nothing of the old generation is left but roots that their vCPUs have not let go of.
+template <class Lock>
+sim::Scenario fault_zap_all() {
+  auto m = machine<Direct<Lock>>();
+  return {{[=] { m->kind[0] = m->write(0, 0x5000); }, [=] { m->mmu.zap_all_fast(); }}, [=] {
+            const bool fine = m->kind[0] == Kind::Resume || m->kind[0] == Kind::Retry;
+            const bool sound = m->sound() && m->mmu.stats().pages_obsolete >= 4;
+            return fine && sound && m->vcpu[0]->enter() == EnterOutcome::Enter && m->sound();
+          }};
+}
+
+template <class Lock>
+sim::Scenario fault_slot_removal() {
+  auto m = machine<Direct<Lock>>();
+  return {{[=] { m->kind[0] = m->write(0, 0x5000); }, [=] { must(m->mmu.remove_slot(m->slot).ok(), "removed"); }}, [=] {
+            const Kind k = m->kind[0];
+            return (k == Kind::Resume || k == Kind::Retry || k == Kind::Mmio) &&
+                   m->vcpu[0]->enter() == EnterOutcome::Enter && !m->vcpu[0]->lookup(Gva{0x5000}).present &&
+                   m->sound() && m->write(0, 0x5000) == Kind::Mmio;
+          }};
+}
+
+/// Whatever a fault on a device's page leaves behind, it is not believed once the page is memory.
+template <class Lock>
+sim::Scenario mmio_new_slot() {
+  auto m = machine<Direct<Lock>>();
+  static_cast<void>(m->vcpu[0]->handle_fault(Gva{0x14'000}, 0));
+  return {{[=] { m->kind[0] = m->vcpu[0]->handle_fault(Gva{0x14'000}, pferr::kReserved).kind; },
+           [=] { must(m->mmu.add_slot(Gfn{16}, 16).ok(), "added"); }},
+          [=] {
+            const Kind k = m->kind[0];
+            return (k == Kind::Resume || k == Kind::Retry || k == Kind::Mmio) &&
+                   m->vcpu[0]->enter() == EnterOutcome::Enter &&
+                   m->vcpu[0]->handle_fault(Gva{0x14'000}, pferr::kReserved).kind == Kind::Resume && m->sound();
+          }};
+}
+
+/// A reader that looks while everything is zapped and freed finds the page or nothing; nothing, once zapping is over.
+template <class Lock>
+sim::Scenario walk_zap_free() {
+  auto m = machine<Direct<Lock>>();
+  return {{[=] {
+             const bool over = M::load<Order::Acquire>(m->flag) != 0;
+             const EntryInfo e = m->reader->lookup(*m->vcpu[0], Gva{0x1000});
+             must(m->right(e, 1), "a reader went through a freed table");
+             must(!over || !e.present, "a reader found a root that was zapped before");
+           },
+           [=] {
+             m->mmu.zap_all_fast();
+             M::store<Order::Release>(m->flag, 1);
+             static_cast<void>(m->mmu.shrink(16));
+           }},
+          [=] { return m->sound(); }};
+}
+/// The same with two looks in nested sections: the inner one's end does not end the outer one.
+template <class Lock>
+sim::Scenario nested_walk_zap_free() {
+  using Reader = typename Direct<Lock>::Mmu::Reader;
+  auto m = machine<Direct<Lock>>();
+  return {{[=] {
+             const typename Reader::Section outer(*m->reader);
+             static_cast<void>(m->reader->lookup(*m->vcpu[0], Gva{0x1000}));
+             const EntryInfo e = m->reader->lookup(*m->vcpu[0], Gva{0x1000});
+             must(m->right(e, 1), "a reader went through a freed table");
+           },
+           [=] {
+             m->mmu.zap_all_fast();
+             static_cast<void>(m->mmu.shrink(16));
+           }},
+          [=] { return m->sound(); }};
+}
+
+/// Two lots wait: the second begins its grace period only when that of the first has passed.
+template <class Lock>
+sim::Scenario walk_zap_twice() {
+  auto m = machine<Direct<Lock>>();
+  return {{[=] {
+             const EntryInfo e = m->reader->lookup(*m->vcpu[0], Gva{0x1000});
+             must(m->right(e, 1), "a reader went through a freed table");
+           },
+           [=] {
+             for (int round = 0; round < 2; ++round) {
+               m->mmu.zap_all_fast();
+               must(m->vcpu[0]->enter() == EnterOutcome::Enter && m->vcpu[1]->enter() == EnterOutcome::Enter,
+                    "entered");
+               must(m->write(0, 0x1000) == Kind::Resume, "mapped");
+             }
+           }},
+          [=] { return m->sound() && m->mmu.stats().reader_waits == 0; }};
+}
+
+/// A vCPU's last reference to a root that has been zapped goes while another thread looks at it.
+template <class Lock>
+sim::Scenario walk_last_root() {
+  auto m = machine<Direct<Lock>>();
+  return {{[=] {
+             const EntryInfo e = m->reader->lookup(*m->vcpu[0], Gva{0x1000});
+             must(m->right(e, 1), "a reader went through a freed root");
+           },
+           [=] {
+             m->mmu.obsolete_all();
+             static_cast<void>(m->mmu.reclaim_obsolete(16));  // the root, in use, becomes invalid
+             must(m->vcpu[0]->enter() == EnterOutcome::Enter && m->vcpu[1]->enter() == EnterOutcome::Enter, "entered");
+             static_cast<void>(m->mmu.shrink(1));
+           }},
+          [=] { return m->sound(); }};
+}
+/// The last reference goes while a zap of everything is under way: the root is freed once, after both.
+template <class Lock>
+sim::Scenario last_root_zap() {
+  auto m = machine<Direct<Lock>>();
+  m->mmu.obsolete_all();
+  return {{[=] { must(m->vcpu[0]->enter() == EnterOutcome::Enter, "entered"); }, [=] { m->mmu.zap_all_fast(); }}, [=] {
+            const bool entered =
+                m->vcpu[0]->enter() == EnterOutcome::Enter && m->vcpu[1]->enter() == EnterOutcome::Enter;
+            const AuditReport r = m->mmu.audit();
+            return entered && r.violations == 0 && r.invalid == 0;
+          }};
+}
+
+/// A split goes on beside a reader: at each level it finds the right frame or a link that is not there yet; never a
+/// linked table that is not filled.
+template <class Lock>
+sim::Scenario walk_split() {
+  auto m = machine<Direct<Lock>>(true);
+  return {{[=] {
+             const EntryInfo e = m->reader->lookup(*m->vcpu[0], Gva{0x1f'f000});
+             must(m->right(e, 0x1ff), "a reader found another frame");
+             must(e.present || e.level > Level{1}, "a split table was linked before it was filled");
+           },
+           [=] { must(m->mmu.split_large_pages(m->slot).ok(), "split"); }},
+          [=] { return m->sound() && m->vcpu[0]->lookup(Gva{0x1f'f000}).present; }};
+}
+
+/// A write to a logged page whose W went, with the lock or without, beside a fetch: what may be written is in the log.
+template <class Lock>
+sim::Scenario fast_fault_fetch() {
+  auto m = machine<Direct<Lock>>();
+  REQUIRE(m->mmu.start_dirty_log(m->slot).ok());
+  return {{[=] { m->kind[0] = m->write(0, 0x1000, true); },
+           [=] {
+             std::uint64_t word = 0;
+             must(m->reader->fetch_dirty_log(m->slot, 0, 1, &word).ok(), "fetched");
+           }},
+          [=] { return m->kind[0] == Kind::Resume && m->logged(1) && m->sound(); }};
+}
+/// The same where the page was written before, so that the fetch has a bit to take.
+template <class Lock>
+sim::Scenario fast_fault_fetch_again() {
+  auto m = machine<Direct<Lock>>();
+  REQUIRE(m->mmu.start_dirty_log(m->slot).ok());
+  REQUIRE(m->write(0, 0x1000, true) == Kind::Resume);
+  return {{[=] {
+             for (int n = 0; n < 2; ++n) m->kind[0] = m->write(0, 0x1000, true);
+           },
+           [=] {
+             std::uint64_t word = 0;
+             must(m->reader->fetch_dirty_log(m->slot, 0, 1, &word).ok() && (word & 2) != 0, "fetched");
+           }},
+          [=] { return m->kind[0] == Kind::Resume && m->logged(1) && m->sound(); }};
+}
+/// A page is mapped by a write while the log is fetched.
+template <class Lock>
+sim::Scenario fault_fetch() {
+  auto m = machine<Direct<Lock>>();
+  REQUIRE(m->mmu.start_dirty_log(m->slot).ok());
+  return {{[=] { m->kind[0] = m->write(0, 0x5000); },
+           [=] {
+             std::uint64_t word = 0;
+             for (int n = 0; n < 2; ++n) must(m->reader->fetch_dirty_log(m->slot, 0, 1, &word).ok(), "fetched");
+           }},
+          [=] { return m->kind[0] == Kind::Resume && m->logged(5) && m->logged(1) && m->sound(); }};
+}
+/// The fast fault beside whoever takes the page away for good.
+template <class Lock>
+sim::Scenario fast_fault_invalidation() {
+  auto m = machine<Direct<Lock>>();
+  REQUIRE(m->mmu.start_dirty_log(m->slot).ok());
+  return {{[=] { m->kind[0] = m->write(0, 0x1000, true); }, [=] { m->mmu.unmap(Gfn{1}); }}, [=] {
+            // A fault after the unmapping is another one: it maps the page anew.
+            return (m->kind[0] == Kind::Resume || m->kind[0] == Kind::Retry) && m->logged(1) && m->sound();
+          }};
+}
+/// A large page, not writable since an earlier log, is written while a log starts: never without a fault a small page.
+template <class Lock>
+sim::Scenario fast_fault_log_start() {
+  auto m = machine<Direct<Lock>>(true);
+  const auto protect = [=] { must(m->mmu.start_dirty_log(m->slot).ok(), "the log started"); };
+  protect();
+  REQUIRE(m->mmu.stop_dirty_log(m->slot).ok());
+  return {{[=] { m->kind[0] = m->write(0, 0x1000, true); }, protect}, [=] {
+            const EntryInfo e = m->vcpu[0]->lookup(Gva{0x1000});
+            return (!e.rights.write() || e.level == Level{1}) && m->logged(1) && m->sound();
+          }};
+}
+/// A dead frame is read-only: a slot that becomes ROM beside a fast fault.
+template <class Lock>
+sim::Scenario fast_fault_read_only() {
+  auto m = machine<Direct<Lock>>();
+  REQUIRE(m->mmu.start_dirty_log(m->slot).ok());
+  return {{[=] { m->kind[0] = m->write(0, 0x1000, true); },
+           [=] { must(m->mmu.set_slot_flags(m->slot, SlotFlags{.read_only = true}).ok(), "read-only"); }},
+          [=] { return !m->vcpu[0]->lookup(Gva{0x1000}).rights.write() && m->sound(); }};
+}
+
+/// A log is fetched while rmap chains change: one mapping of a page goes, its descriptor serves another page's chain.
+template <class Lock>
+sim::Scenario fetch_chain() {
+  auto m = machine<Shadow<Lock>>();
+  REQUIRE(m->write(0, 0x0000) == Kind::Resume);
+  REQUIRE(m->write(0, 0x8000) == Kind::Resume);
+  REQUIRE(m->mmu.start_dirty_log(m->slot).ok());
+  for (const std::uint64_t a : {0x0000U, 0x8000U, 0x1000U}) REQUIRE(m->write(0, a) == Kind::Resume);
+  return {{[=] {
+             m->table(4)[8] = 0;
+             m->mmu.guest_wrote(Gpa{4 << 12 | 8 * 8}, 8);
+             m->kind[0] = m->write(0, 0x9000);
+           },
+           [=] {
+             std::uint64_t word = 0;
+             must(m->reader->fetch_dirty_log(m->slot, 0, 1, &word).ok(), "fetched");
+           }},
+          [=] {
+            std::uint64_t word = 0;
+            REQUIRE(m->mmu.read_dirty_log(m->slot, 0, 1, &word).ok());
+            bool logged = m->kind[0] == Kind::Resume;
+            for (const unsigned n : {0U, 1U, 9U})
+              if (m->vcpu[0]->lookup(Gva{n << 12}).rights.write()) logged = logged && (word >> (16 + n % 8) & 1) != 0;
+            return logged && m->sound();
+          }};
+}
+
+/// A leaf table is let go unsync by a write while another vCPU makes it a directory's frame, with a large page in it.
+template <class Lock>
+sim::Scenario unsync_track() {
+  auto m = machine<Shadow<Lock>>();
+  m->table(5)[0] = 6 << 12 | 0x67;
+  m->table(6)[0] = 4 << 12 | 0x67;
+  m->table(6)[1] = 7 << 12 | 0x67;
+  m->table(4)[1] = m->table(7)[0] = 0xe7;
+  REQUIRE(m->vcpu[1]->set_cr3(5 << 12) == ControlOutcome::Done);
+  REQUIRE(m->vcpu[1]->enter() == EnterOutcome::Enter);
+  REQUIRE(m->write(1, 0x4000'0000) == Kind::Resume);
+  static_cast<void>(m->vcpu[0]->handle_fault(Gva{0xa000}, pferr::kUser));
+  return {{[=] { m->kind[0] = m->write(0, 0xa000); }, [=] { m->kind[1] = m->write(1, 0x20'0000); }}, [=] {
+            const Kind k = m->kind[0];
+            return (k == Kind::Resume || k == Kind::Retry || k == Kind::Emulate) &&
+                   (m->kind[1] == Kind::Resume || m->kind[1] == Kind::Retry) && m->sound();
+          }};
+}
+/// A guest edits its leaf table through an unsync page and invalidates the address, beside a sync on another CPU:
+/// nobody is left with the old translation.
+template <class Lock>
+sim::Scenario sync_guest_write() {
+  auto m = machine<Shadow<Lock>>();
+  REQUIRE(m->write(0, 0xa000) == Kind::Resume);  // the table is unsync
+  return {{[=] {
+             const bool stored = m->guest_store(0, 1, std::uint64_t{23} << 12 | 0x67);
+             if (!stored) return;
+             m->vcpu[0]->invlpg(Gva{0x1000});
+             const EntryInfo e = m->vcpu[0]->lookup(Gva{0x1000});
+             must(!e.present || e.pfn == Pfn{(PoisonHost::kGuestBase >> 12) + 23}, "an invalidated entry is there");
+           },
+           [=] {
+             m->vcpu[1]->flush();
+             must(m->vcpu[1]->enter() == EnterOutcome::Enter, "entered");
+           }},
+          [=] { return m->sound(); }};
+}
+/// Pages wait for a reader that stays until so many were zapped; the writer never waits before the bound.
+template <class Lock>
+sim::Scenario reader_below_bound() {
+  using Reader = typename Direct<Lock>::Mmu::Reader;
+  auto m = machine<Direct<Lock>>();
+  return {{[=] {
+             const typename Reader::Section section(*m->reader);
+             while (M::load<Order::Acquire>(m->flag) == 0) M::pause();
+           },
+           [=] {
+             m->mmu.zap_all_fast();
+             M::store<Order::Release>(m->flag, 1);
+           }},
+          [=] {
+            const Counters c = m->mmu.stats();
+            return m->sound() && c.reader_waits == 0 && c.pages_deferred_highest <= FewDeferred::kDeferredPages;
+          }};
+}
+
+/// Everything that the suite explores: under both memory models, to two preemptions and at random beyond.
+[[nodiscard]] inline std::vector<Named> scenarios() {
+  using R = ExploredReaders;
+  using S = ExploredSpin;
+  return {
+      {"fault x fault, one entry", [] { return fault_fault<S>(0x5000, 0x5008); }},
+      {"fault x fault, neighbours", [] { return fault_fault<S>(0x5000, 0x6000); }},
+      {"fault x host invalidation", fault_invalidation<R>},
+      {"fault x zap_all_fast", fault_zap_all<R>},
+      {"fault x zap_all_fast, no readers", fault_zap_all<S>},
+      {"fault x slot removal", fault_slot_removal<R>},
+      {"fault x slot removal, no readers", fault_slot_removal<S>},
+      {"MMIO fault x a slot that appears", mmio_new_slot<S>},
+      {"walk x zap x free", walk_zap_free<R>},
+      {"walk x zap x free, by flush", walk_zap_free<ExploredFlush>},
+      {"nested walk x zap x free", nested_walk_zap_free<R>},
+      {"walk x zap twice", walk_zap_twice<R>},
+      {"walk x last root reference", walk_last_root<R>},
+      {"last root reference x zap", last_root_zap<R>},
+      {"walk x large-page split", walk_split<R>},
+      {"fast fault x write-protect", fast_fault_fetch_again<R>},
+      {"fast fault x fetch", fast_fault_fetch<R>},
+      {"fast fault x host invalidation", fast_fault_invalidation<R>},
+      {"fast fault x start of a log", fast_fault_log_start<R>},
+      {"fast fault x slot becomes read-only", fast_fault_read_only<R>},
+      {"dirty fetch x fault", fault_fetch<R>},
+      {"dirty fetch x rmap chain", fetch_chain<R>},
+      {"unsync x write-track", unsync_track<R>},
+      {"sync x guest write", sync_guest_write<R>},
+      {"reader below the bound", reader_below_bound<R>},
+  };
+}
+
+}  // namespace shadowmmu::test
