@@ -116,6 +116,8 @@ class Disposal {
       auto& d = s.deferred;
       constexpr std::uint32_t kMost = S::Config::kDeferredPages;
       s.stats.add(&Counters::pages_deferred, n);
+      // Looked at before anybody waits; a lot that falls due in several retirements is looked at again in each.
+      if (d.waits != 0 && 2 * (d.fills + n) >= kMost && s.grace.passed(d.period)) release(s, take_waiting(s));
       if (d.count() + n > kMost) {
         s.stats.add(&Counters::reader_waits);
         complete(s, h, std::move(b));
@@ -123,13 +125,10 @@ class Disposal {
       }
       d.filling.splice(d.filling.end(), b.pages_);
       d.fills += n;
-      if (2 * d.fills >= kMost) {
-        if (d.waits != 0 && s.grace.passed(d.period)) release(s, take_waiting(s));
-        if (d.waits == 0) {
-          d.waiting.swap(d.filling);
-          d.waits = std::exchange(d.fills, 0U);
-          d.period = s.grace.begin();
-        }
+      if (d.waits == 0 && 2 * d.fills >= kMost) {
+        d.waiting.swap(d.filling);
+        d.waits = std::exchange(d.fills, 0U);
+        d.period = s.grace.begin();
       }
       s.stats.set(&Counters::pages_deferred_now, d.count());
       s.stats.peak(&Counters::pages_deferred_highest, d.count());
