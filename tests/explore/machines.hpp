@@ -4,6 +4,7 @@
 
 #include <array>
 #include <memory>
+#include <set>
 
 #include "shadowmmu/grace/flush_waits.hpp"
 #include "shadowmmu/host/arena.hpp"
@@ -33,13 +34,26 @@ using ExploredFlush = lock::Readers<ExploredSpin, grace::FlushWaits<OneIrq>>;
 /// middle of a guest's access, nor a reader behind OneIrq.
 class PoisonHost : public host::Arena {
  public:
-  static constexpr std::uint64_t kPoison = 0xdead;
+  static constexpr std::uint64_t kPoison = 0xdead, kEntry = kPoison << 12 | 0x87;
 
   PoisonHost(std::uint64_t guest_pages, std::uint64_t frames) : Arena(guest_pages, frames) { OneIrq::off = 0; }
   void free_frame(Hpa p) noexcept {
     auto* words = static_cast<std::uint64_t*>(to_virt(p));
-    for (unsigned i = 0; i < kEntriesPerTable; ++i) words[i] = kPoison << 12 | 0x87;
+    for (unsigned i = 0; i < kEntriesPerTable; ++i) words[i] = kEntry;
     Arena::free_frame(p);
+    freed.insert(p.value());
+  }
+  Result<Hpa> alloc_frame(FrameKind k) noexcept {
+    const Result<Hpa> r = Arena::alloc_frame(k);
+    if (r.ok()) freed.erase(r.value().value());
+    return r;
+  }
+  /// Returns: whether nobody has written what is free.
+  [[nodiscard]] bool untouched() {
+    for (const std::uint64_t p : freed)
+      for (unsigned i = 0; i < kEntriesPerTable; ++i)
+        if (static_cast<std::uint64_t*>(to_virt(Hpa{p}))[i] != kEntry) return false;
+    return true;
   }
   void flush(const FlushRequest&) noexcept {
     M::fence<Order::SeqCst>();
@@ -54,11 +68,13 @@ class PoisonHost : public host::Arena {
   }
   std::array<std::uint64_t, 2> accessing{};  ///< cells: a guest's access is under way on that CPU
   bool large = false;
+  std::set<std::uint64_t> freed;
 };
 
 /// The bound that scenarios reach with a few pages.
 struct FewDeferred : config::Default {
   static constexpr unsigned kDeferredPages = 8;
+  static constexpr unsigned kPrefetch = 1;
 };
 
 /// Two vCPUs on 16 (or, large, 1024) guest pages under a direct map; each has touched page 1.

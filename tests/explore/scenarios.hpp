@@ -89,6 +89,15 @@ sim::Scenario mmio_new_slot() {
           }};
 }
 
+/// A slot appears while another's page is mapped: the memslots that the fault looked at are freed, and not used then.
+template <class Lock>
+sim::Scenario shadow_fault_new_slot() {
+  auto m = machine<Shadow<Lock>>();
+  return {{[=] { m->kind[0] = m->write(0, 0x5000); }, [=] { must(m->mmu.add_slot(Gfn{40}, 8).ok(), "added"); }}, [=] {
+            return (m->kind[0] == Kind::Resume || m->kind[0] == Kind::Retry) && m->host.untouched() && m->sound();
+          }};
+}
+
 /// A reader that looks while everything is zapped and freed finds the page or nothing; nothing, once zapping is over.
 template <class Lock>
 sim::Scenario walk_zap_free() {
@@ -100,8 +109,9 @@ sim::Scenario walk_zap_free() {
              must(!over || !e.present, "a reader found a root that was zapped before");
            },
            [=] {
-             m->mmu.zap_all_fast();
+             m->mmu.obsolete_all();
              M::store<Order::Release>(m->flag, 1);
+             m->mmu.zap_all_fast();
              static_cast<void>(m->mmu.shrink(16));
            }},
           [=] { return m->sound(); }};
@@ -224,6 +234,22 @@ sim::Scenario fault_fetch() {
              for (int n = 0; n < 2; ++n) must(m->reader->fetch_dirty_log(m->slot, 0, 1, &word).ok(), "fetched");
            }},
           [=] { return m->kind[0] == Kind::Resume && m->logged(5) && m->logged(1) && m->sound(); }};
+}
+/// A log is fetched while everything is zapped and freed: nobody writes what was freed.
+template <class Lock>
+sim::Scenario fetch_zap_free() {
+  auto m = machine<Direct<Lock>>();
+  REQUIRE(m->mmu.start_dirty_log(m->slot).ok());
+  REQUIRE(m->write(0, 0x1000, true) == Kind::Resume);
+  return {{[=] {
+             std::uint64_t word = 0;
+             must(m->reader->fetch_dirty_log(m->slot, 0, 1, &word).ok(), "fetched");
+           },
+           [=] {
+             m->mmu.zap_all_fast();
+             static_cast<void>(m->mmu.shrink(16));
+           }},
+          [=] { return m->sound() && m->host.untouched(); }};
 }
 /// The fast fault beside whoever takes the page away for good.
 template <class Lock>
@@ -353,6 +379,7 @@ sim::Scenario reader_below_bound() {
       {"fault x slot removal", fault_slot_removal<R>},
       {"fault x slot removal, no readers", fault_slot_removal<S>},
       {"MMIO fault x a slot that appears", mmio_new_slot<S>},
+      {"shadow fault x a slot that appears", shadow_fault_new_slot<S>},
       {"walk x zap x free", walk_zap_free<R>},
       {"walk x zap x free, by flush", walk_zap_free<ExploredFlush>},
       {"nested walk x zap x free", nested_walk_zap_free<R>},
@@ -366,6 +393,8 @@ sim::Scenario reader_below_bound() {
       {"fast fault x start of a log", fast_fault_log_start<R>},
       {"fast fault x slot becomes read-only", fast_fault_read_only<R>},
       {"dirty fetch x fault", fault_fetch<R>},
+      {"dirty fetch x zap x free", fetch_zap_free<R>},
+      {"dirty fetch x zap x free, by flush", fetch_zap_free<ExploredFlush>},
       {"dirty fetch x rmap chain", fetch_chain<R>},
       {"unsync x write-track", unsync_track<R>},
       {"sync x guest write", sync_guest_write<R>},

@@ -186,7 +186,8 @@ class Audit {
     S::Parents::for_each(s_.cells, p.parents, [&](EntryHandle h) {
       Page& q = s_.page(h.page());
       const std::uint64_t e = entry<S>(q, h.entry());
-      expect(q.life == PageLife::Linked && Arch::present(e) && !is_leaf<S>(q, e) && q.side[h.entry()] == p.index,
+      expect(q.life == PageLife::Linked && Arch::present(e) && !is_leaf<S>(q, e) &&
+                 S::Memory::plain(q.side[h.entry()]) == p.index,
              "a parent does not point back", p.index);
     });
   }

@@ -141,7 +141,11 @@ template <class S>
 Mapped set_leaf(S& s, ExclusiveGuard<S>& g, typename S::Vcpu& v, SlotOf<S>& slot, typename S::Page& p, unsigned i,
                 const MapRequest& r) noexcept {
   const Mapped m = place_leaf(s, g, v, slot, p, i, r);
-  if (r.write && m != Mapped::WriteRefused && slot.log() != DirtyMethod::Off) slot.mark_dirty(r.gfn);
+  if (r.write && m != Mapped::WriteRefused && slot.log() != DirtyMethod::Off) {
+    // A mark that is set already is only looked at: not before the leaf can be seen.
+    if constexpr (S::kLockless) S::Memory::template fence<Order::SeqCst>();
+    slot.mark_dirty(r.gfn);
+  }
   return m;
 }
 

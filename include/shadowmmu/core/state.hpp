@@ -112,9 +112,9 @@ struct State {
   [[nodiscard]] Hpa table_address(const Page& p) noexcept { return host.to_phys(p.table); }
   /// First gfn of the slot page that entry i of p maps. Requires: entry i is a leaf.
   [[nodiscard]] Gfn leaf_gfn(const Page& p, unsigned i) const noexcept {
-    return p.role.direct() ? Gfn{p.gfn.value() + i * p.role.level().frames()} : Gfn{p.side[i]};
+    return p.role.direct() ? Gfn{p.gfn.value() + i * p.role.level().frames()} : Gfn{Memory::plain(p.side[i])};
   }
-  [[nodiscard]] Page& child(const Page& p, unsigned i) noexcept { return page(p.side[i]); }
+  [[nodiscard]] Page& child(const Page& p, unsigned i) noexcept { return page(Memory::plain(p.side[i])); }
 
   void flush(FlushOwed f, VcpuId who = kAllVcpus) noexcept {
     if (!f.needed()) return;

@@ -68,15 +68,6 @@ void request_reload(S& s, Structure<S>) noexcept {
   for (auto& v : s.vcpus) S::Memory::template store<Order::Release>(v.reload, 1);
 }
 
-/// Returns: whether readers find p as a root of v.
-template <class S>
-[[nodiscard]] bool shows_root(S& s, const typename S::Vcpu& v, const typename S::Page& p) noexcept {
-  const std::uint64_t word = s.table_address(p).value() | p.role.level().value();
-  for (const std::uint64_t& cell : v.shown_root)
-    if (S::Memory::plain(cell) == word) return true;
-  return false;
-}
-
 /// Effects: unlinks p from hash, rmaps, parents, children, counts and lists, and hands it to the guard to be freed; a
 /// root that a vCPU uses is marked invalid instead and follows when the last reference drops. Returns: whether it will
 /// be freed when the guard settles. Requires: p.life == Linked. Flush: structures, by the guard; none for a page of an
@@ -108,11 +99,8 @@ bool prepare_zap(S& s, ExclusiveGuard<S>& g, typename S::Page& p) noexcept {
     s.epoch += 1;
     p.life = PageLife::Invalid;
     s.invalid.push_back(p);
-    if (!obsolete) {  // else the change of generation has asked for it
-      for (auto& v : s.vcpus)
-        if (shows_root(s, v, p)) hide_root<S>(v);
-      request_reload(s, h);
-    }
+    // Readers that still find it find no entry. A change of generation has asked for the reload already.
+    if (!obsolete) request_reload(s, h);
     return false;
   }
   p.life = PageLife::Zapped;
