@@ -5,12 +5,14 @@
 #include "cpu_ops.hpp"
 #include "events.hpp"
 #include "exits.hpp"
+#include "migration.hpp"
 #include "permission_maps.hpp"
 #include "report.hpp"
 #include "serial.hpp"
 #include "torture.hpp"
 
 extern "C" void svm_run(std::uint64_t vmcb, std::uint64_t* gpr) noexcept;
+extern "C" void svm_run_interruptibly(std::uint64_t vmcb, std::uint64_t* gpr) noexcept;
 
 namespace hv {
 namespace {
@@ -35,7 +37,7 @@ void prepare(Cpu& cpu) noexcept {
   }
   wrmsr(kMsrEfer, rdmsr(kMsrEfer) | kEferSvme);
   wrmsr(kMsrHostSave, reinterpret_cast<std::uint64_t>(host_save_area));
-  asm volatile("clgi");  // from now on interrupts arrive in the guest only
+  asm volatile("clgi");  // from now on interrupts arrive in the guest only (but see threads.hpp)
 
   Vmcb& v = *cpu.vmcb;
   constexpr std::uint16_t kCr0 = 1U << 0, kCr3 = 1U << 3, kCr4 = 1U << 4;
@@ -43,7 +45,7 @@ void prepare(Cpu& cpu) noexcept {
   v.cr_write = kCr0 | kCr3 | kCr4;
   v.exceptions = 1U << vector::kPf;
   v.intercepts1 = intercept::kInit | intercept::kCpuid | intercept::kInvlpg | intercept::kInvlpga | intercept::kIo |
-                  intercept::kMsr | intercept::kShutdown;
+                  intercept::kMsr | intercept::kShutdown | (cpu.migration != nullptr ? intercept::kNmi : 0U);
   v.intercepts2 = intercept::kSvmInstructions;
   v.asid = 1;
   intercept_msr(kMsrEfer);
@@ -55,28 +57,54 @@ void prepare(Cpu& cpu) noexcept {
   asm volatile("vmload %%rax" : : "a"(&v) : "memory");  // FS, GS, TR and LDTR stay in the CPU from here on
 }
 
+namespace {
+
+// Effects: one trip into the guest, with nothing between the last look at what is owed and VMRUN. Returns: false, and
+// nothing was done, where the MMU must be asked again.
+bool run_guest(Cpu& cpu) noexcept {
+  Vmcb& v = *cpu.vmcb;
+  const auto at = reinterpret_cast<std::uint64_t>(&v);
+  const bool interruptible = threads.preemptible;
+  if (interruptible) asm volatile("clgi" : : : "memory");
+  if (cpu.vm.kicked) {
+    if (interruptible) asm volatile("stgi" : : : "memory");
+    return false;
+  }
+  v.tlb_control = cpu.vm.flush_owed ? 1 : 0;
+  cpu.vm.flush_owed = false;
+  v.rax = cpu.gpr[kRax];
+  v.rsp = cpu.gpr[kRsp];
+  if (interruptible)
+    svm_run_interruptibly(at, cpu.gpr);
+  else
+    svm_run(at, cpu.gpr);
+  return true;
+}
+
+}  // namespace
+
 void run(Cpu& cpu) noexcept {
   using shadowmmu::EnterOutcome;
   Vmcb& v = *cpu.vmcb;
   for (;;) {
+    cpu.turns = cpu.turns + 1;
+    cpu.vm.kicked = false;
     EnterOutcome entry;
     while ((entry = cpu.vcpu.enter()) == EnterOutcome::Retry) {
     }
     if (entry == EnterOutcome::OutOfMemory) fail(cpu, "out of memory at an entry", 0);
     load_controls(cpu);
-    v.tlb_control = cpu.vm.flush_owed ? 1 : 0;
-    cpu.vm.flush_owed = false;
-    v.rax = cpu.gpr[kRax];
-    v.rsp = cpu.gpr[kRsp];
-    svm_run(reinterpret_cast<std::uint64_t>(&v), cpu.gpr);
+    const bool ran = run_guest(cpu);
+    cpu.vcpu.exit();
+    if (!ran) continue;
     cpu.gpr[kRax] = v.rax;
     cpu.gpr[kRsp] = v.rsp;
     v.event_injection = 0;
     cpu.interrupted = v.exit_int_info;
-    cpu.vcpu.exit();
     handle_exit(cpu);
     resume_event(cpu);
     if (cpu.torture != nullptr) cpu.torture->after_exit();
+    if (cpu.migration != nullptr) cpu.migration->after_exit();
   }
 }
 

@@ -18,6 +18,7 @@ struct ExitCounts {
       exceptions, reinjected;
 };
 
+class Migration;
 class Torture;
 
 /// The one virtual CPU: its VMCB, the registers beside it, and what the guest believes of its control registers.
@@ -36,6 +37,8 @@ struct Cpu {
   PortWatch ports{};
   ExitCounts counts{};
   Torture* torture = nullptr;
+  Migration* migration = nullptr;
+  volatile std::uint64_t turns = 0;  ///< of the vCPU's loop: what was under way at the one before is done
 
   [[nodiscard]] bool long_mode() const noexcept { return (controls.efer & shadowmmu::efer::kLma) != 0; }
   /// Size of code: 64, 32 or 16.

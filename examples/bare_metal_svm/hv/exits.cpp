@@ -6,6 +6,7 @@
 #include "decode.hpp"
 #include "events.hpp"
 #include "features.hpp"
+#include "migration.hpp"
 #include "report.hpp"
 #include "torture.hpp"
 
@@ -39,6 +40,8 @@ void handle_page_fault(Cpu& cpu, std::uint64_t va, std::uint32_t error_code) noe
   const shadowmmu::FaultOutcome o = cpu.vcpu.handle_fault(shadowmmu::Gva{va}, error_code, cpu.mode());
   switch (o.kind) {
     case Kind::Resume:
+      if (cpu.migration != nullptr) cpu.migration->mapped(va);
+      return;
     case Kind::Retry:
       return;
     case Kind::InjectPageFault:
@@ -89,6 +92,8 @@ void handle_exit(Cpu& cpu) noexcept {
     handle_cpuid(cpu);
   } else if (code == exit_code::kIntr) {
     // Torture's: it has come for the time, and the guest takes it at the next entry.
+  } else if (code == exit_code::kNmi) {
+    // The migration's: its turn has come and gone.
   } else if (code == exit_code::kMsr) {
     ++cpu.counts.msr;
     handle_msr(cpu);

@@ -2,6 +2,8 @@
 #pragma once
 #include <cstdint>
 
+#include "threads.hpp"
+
 namespace hv {
 
 /// The hypervisor's own 4 KiB frames: a list threaded through the free ones. Everything in it lies below 4 GiB.
@@ -16,6 +18,7 @@ class FramePool {
   }
   /// Returns 0 when empty. The frame's contents are arbitrary.
   [[nodiscard]] std::uint64_t alloc() noexcept {
+    const Uninterrupted now;
     Node* const node = head_;
     if (node == nullptr) return 0;
     head_ = node->next;
@@ -23,10 +26,19 @@ class FramePool {
     return reinterpret_cast<std::uint64_t>(node);
   }
   void free(std::uint64_t frame) noexcept {
+    const Uninterrupted now;
+    if (poison_ != 0) fill(frame, poison_);
     auto* const node = reinterpret_cast<Node*>(frame);
     node->next = head_;
     head_ = node;
     ++free_;
+  }
+  /// Effects: each 64-bit word of a frame that is given back, but the first, is `value` from now on; 0: no such thing.
+  void poison_with(std::uint64_t value) noexcept { poison_ = value; }
+  /// Effects: each 64-bit word of the frame is `value`.
+  static void fill(std::uint64_t frame, std::uint64_t value) noexcept {
+    std::uint64_t n = 4096 / 8;
+    asm volatile("rep stosq" : "+D"(frame), "+c"(n) : "a"(value) : "memory");
   }
   [[nodiscard]] std::uint64_t total() const noexcept { return total_; }
   [[nodiscard]] std::uint64_t available() const noexcept { return free_; }
@@ -36,7 +48,7 @@ class FramePool {
     Node* next;
   };
   Node* head_ = nullptr;
-  std::uint64_t free_ = 0, total_ = 0;
+  std::uint64_t free_ = 0, total_ = 0, poison_ = 0;
 };
 
 }  // namespace hv

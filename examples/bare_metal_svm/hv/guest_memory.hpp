@@ -46,6 +46,19 @@ class GuestMemory {
   /// Effects: the aligned host block at `frame` stands behind the aligned guest block at `gfn`, all of it RAM.
   void put_block(std::uint64_t gfn, std::uint64_t frame) noexcept;
 
+  /// While one lives, pages change places: what a guest frame seems to hold may be poison.
+  class Motion {
+   public:
+    explicit Motion(GuestMemory& m) noexcept : memory_(m) { memory_.in_motion_ = true; }
+    ~Motion() { memory_.in_motion_ = false; }
+    Motion(const Motion&) = delete;
+    Motion& operator=(const Motion&) = delete;
+
+   private:
+    GuestMemory& memory_;
+  };
+  [[nodiscard]] bool in_motion() const noexcept { return in_motion_; }
+
   /// What the guest is told.
   [[nodiscard]] const MemoryMap& map() const noexcept { return guest_; }
   /// End of the RAM that starts at 1 MiB.
@@ -62,6 +75,7 @@ class GuestMemory {
 
   MemoryMap host_{}, guest_{};
   std::uint32_t* table_ = nullptr;
+  volatile bool in_motion_ = false;
   std::uint64_t frames_ = 0, ram_frames_ = 0, main_end_ = 0, reserved_end_ = 0;
 };
 

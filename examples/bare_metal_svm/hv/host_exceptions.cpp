@@ -5,6 +5,7 @@
 
 #include "report.hpp"
 #include "serial.hpp"
+#include "threads.hpp"
 
 extern "C" const std::uint64_t exception_stubs[32];
 
@@ -26,6 +27,7 @@ struct [[gnu::packed]] TablePointer {
 }  // namespace
 
 extern "C" [[noreturn]] void host_exception(const Frame* f) {
+  if (hv::threads.preemptible) asm volatile("clgi");
   std::uint64_t cr2;
   asm volatile("mov %%cr2, %0" : "=r"(cr2));
   hv::say("error: hypervisor exception ", f->vector, " code ", hv::Hex{f->error}, " rip ", hv::Hex{f->rip}, " cr2 ",
@@ -34,15 +36,23 @@ extern "C" [[noreturn]] void host_exception(const Frame* f) {
 }
 
 namespace hv {
+namespace {
+
+void set_gate(unsigned vector, std::uint64_t to) noexcept {
+  table[vector] = {static_cast<std::uint16_t>(to),       0x08, 0x8E00, static_cast<std::uint16_t>(to >> 16),
+                   static_cast<std::uint32_t>(to >> 32), 0};
+}
+
+}  // namespace
 
 void install_exception_table() noexcept {
-  for (unsigned i = 0; i < 32; ++i) {
-    const std::uint64_t to = exception_stubs[i];
-    table[i] = {static_cast<std::uint16_t>(to),       0x08, 0x8E00, static_cast<std::uint16_t>(to >> 16),
-                static_cast<std::uint32_t>(to >> 32), 0};
-  }
+  for (unsigned i = 0; i < 32; ++i) set_gate(i, exception_stubs[i]);
   const TablePointer pointer{sizeof table - 1, table};
   asm volatile("lidt %0" : : "m"(pointer));
+}
+
+void install_handler(unsigned vector, void (*entry)()) noexcept {
+  set_gate(vector, reinterpret_cast<std::uint64_t>(entry));
 }
 
 }  // namespace hv

@@ -3,6 +3,7 @@
 
 #include <bit>
 
+#include "checksum.hpp"
 #include "cpu.hpp"
 #include "report.hpp"
 
@@ -14,13 +15,6 @@ using shadowmmu::Gfn;
 
 // What the last call gave out; one log is looked at at a time.
 std::uint64_t log_words_out[LogCheck::kMaxPages / 64];
-
-std::uint64_t checksum(const std::byte* page) noexcept {
-  const auto* w = reinterpret_cast<const std::uint64_t*>(page);
-  std::uint64_t sum = 0xCBF29CE484222325;
-  for (unsigned i = 0; i < 512; ++i) sum = std::rotl((sum ^ w[i]) * 0x9E3779B97F4A7C15, 29);
-  return sum;
-}
 
 std::uint64_t bit_of(std::uint64_t gfn, std::uint64_t first) noexcept { return 1ULL << ((gfn - first) & 63); }
 

@@ -4,9 +4,11 @@
 
 #include "boot_modules.hpp"
 #include "cpu.hpp"
+#include "cpu_ops.hpp"
 #include "features.hpp"
 #include "host_exceptions.hpp"
 #include "loader.hpp"
+#include "migration.hpp"
 #include "multiboot.hpp"
 #include "report.hpp"
 #include "serial.hpp"
@@ -79,7 +81,8 @@ EntryState lay_out(Vm& vm, const BootInfo& boot, std::uint64_t spare, std::uint6
   return entry;
 }
 
-// One slot for all that the guest can name; what no RAM backs there is devices. Under torture there are many.
+// One slot for all that the guest can name; what no RAM backs there is devices. RAM has its own where it may be logged
+// (migration); under torture there are many.
 void add_slots(Cpu& cpu, const Torture::Options& torture) noexcept {
   constexpr std::uint64_t kFrames = 1ULL << (kGuestAddressBits - 12);
   if (cpu.vm.memory.frames() > kFrames) refuse("more memory than the guest can address");
@@ -88,7 +91,29 @@ void add_slots(Cpu& cpu, const Torture::Options& torture) noexcept {
     cpu.torture = start_torture(cpu, torture, kFrames);
     return;
   }
-  if (!cpu.mmu.add_slot(shadowmmu::Gfn{0}, kFrames).ok()) refuse("the MMU takes no slot");
+  const auto add = [&cpu](std::uint64_t first, std::uint64_t end) {
+    const auto id = cpu.mmu.add_slot(shadowmmu::Gfn{first}, end - first);
+    if (!id.ok()) refuse("the MMU takes no slot");
+    return id.value();
+  };
+  if (cpu.migration == nullptr) {
+    add(0, kFrames);
+    return;
+  }
+  constexpr std::uint64_t kPiece = 32768;
+  const std::uint64_t main_end = cpu.vm.memory.main_end() >> 12;
+  std::uint64_t at = kMiB >> 12;
+  add(0, at);
+  for (unsigned n = 0; n < 4 && at + kPiece <= main_end; ++n, at += kPiece)
+    static_cast<void>(cpu.migration->adopt(add(at, at + kPiece), at, kPiece));
+  add(at, kFrames);
+}
+
+void prepare_migration(Cpu& cpu, const Migration::Options& options) noexcept {
+  if (options.rate == 0) return;
+  if (!kHasReaders) refuse("this hypervisor has no readers: migration is for hv_migration.elf");
+  if (!find_alarm()) refuse("migration wants an HPET that sends messages (QEMU: -global hpet.msi=true)");
+  cpu.migration = make_migration(cpu, options);
 }
 
 void power_on(Cpu& cpu, const EntryState& entry) noexcept {
@@ -117,15 +142,19 @@ extern "C" [[noreturn]] void hv_main(std::uint32_t magic, std::uint32_t info) {
   // All options before the frames are ours to hand out: the command line lies in one of them.
   const std::uint64_t limit = boot.option("limit", 0);
   Torture::Options torture{.rate = boot.option("torture", 0), .seed = boot.option("seed", 0)};
+  Migration::Options migration{.rate = boot.option("migration", 0), .seed = boot.option("seed", read_tsc() & 0xFFFFFF)};
   const EntryState entry = lay_out(vm, boot, torture.rate != 0 ? Mover::kSpareBytes : 0, torture.spare);
+  migration.own_end = torture.spare;
 
   auto& cpu = *new (cpu_storage.bytes) Cpu(vm, mmu);
   cpu.vmcb = &vmcb;
+  prepare_migration(cpu, migration);
   add_slots(cpu, torture);
   // A shadow page takes less than two frames.
   mmu.set_limit(static_cast<std::uint32_t>(limit != 0 ? limit : vm.frames.available() / 2));
   power_on(cpu, entry);
   prepare(cpu);
   say("guest of ", vm.memory.ram_frames() >> 8, " MiB, ", boot.modules[0].size >> 10, " KiB kernel");
+  if (cpu.migration != nullptr) cpu.migration->start();
   run(cpu);
 }

@@ -91,6 +91,7 @@ void Mover::mend(unsigned hole) noexcept {
 }
 
 void Mover::move_pages() noexcept {
+  const GuestMemory::Motion motion(cpu_.vm.memory);
   const std::uint64_t count = 1 + random_.below(kMovedAtOnce), frames = cpu_.vm.memory.frames();
   const std::uint64_t first = random_.below(frames - count);
   // Invalidations nest, and may cover what does not change.
@@ -118,6 +119,7 @@ void Mover::move_block() noexcept {
   for (unsigned i = 0; i < kTries && !memory.whole(gfn); ++i) gfn = random_.below(memory.frames() / kBlock) * kBlock;
   if (!memory.whole(gfn)) return;
   const std::uint64_t old_block = memory.place(gfn).frame;
+  const GuestMemory::Motion motion(memory);
   cpu_.mmu.invalidate_begin(Gfn{gfn}, kBlock);
   for (unsigned i = 0; i < kBlock; ++i) copy(block_ + i, old_block + i);
   memory.put_block(gfn, block_);

@@ -17,6 +17,9 @@ struct PortWatch {
 
 /// Returns: the port of the ACPI timer, 3.579545 MHz; 0 if there is none.
 [[nodiscard]] std::uint16_t find_timer_port() noexcept;
+/// Returns: the address of the HPET, which the guest does not find any more; 0 if there is none. Call it before the
+/// guest runs.
+[[nodiscard]] std::uint64_t take_hpet() noexcept;
 /// Effects: finds the power port. Call it before the guest runs.
 void find_power_port(PortWatch& ports) noexcept;
 /// Effects: intercepts the watched ports, or lets them all through.

@@ -3,6 +3,7 @@
 
 #include "cpu.hpp"
 #include "cpu_ops.hpp"
+#include "migration.hpp"
 #include "serial.hpp"
 #include "torture.hpp"
 
@@ -35,6 +36,8 @@ void report_mmu(Mmu& mmu) noexcept {
 }
 
 void report_all(Cpu& cpu) noexcept {
+  // First, for it ends what goes on beside us.
+  if (cpu.migration != nullptr) cpu.migration->report();
   report_exits(cpu.counts);
   report_memory(cpu.vm);
   report_mmu(cpu.mmu);

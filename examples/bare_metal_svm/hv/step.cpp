@@ -62,8 +62,8 @@ void repair_pushed_flags(Cpu& cpu) noexcept {
   const std::uint64_t gpa = t.to.gpa.value();
   if (!cpu.vm.memory.read(gpa, &byte, 1)) return;
   byte = static_cast<std::uint8_t>((byte & ~1U) | (cpu.step.flags >> 8));
-  // The window is open, so the MMU will see it.
-  if (!cpu.vm.memory.write(gpa, &byte, 1)) return;
+  // The window is open, so the MMU will see what it holds then; its dirty log must be told.
+  if (cpu.vm.memory.write(gpa, &byte, 1)) cpu.mmu.guest_wrote(shadowmmu::Gpa{gpa}, 1);
 }
 
 void finish_instruction(Cpu& cpu) noexcept {

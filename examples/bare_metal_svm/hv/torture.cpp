@@ -6,6 +6,7 @@
 #include "cpu.hpp"
 #include "cpu_ops.hpp"
 #include "decode.hpp"
+#include "migration.hpp"
 #include "mmio.hpp"
 #include "ports.hpp"
 #include "report.hpp"
@@ -54,6 +55,25 @@ std::uint64_t measure_tsc() noexcept {
   return passed < kTicks ? kGuess : (read_tsc() - began) * 50;
 }
 
+// A slot that is elsewhere for a while. Its log may be begun by the migration nevertheless, if that looked a moment
+// before: it ends it at once, and until then the slot cannot come back.
+class Absence {
+ public:
+  Absence(Cpu& cpu, unsigned slot, shadowmmu::SlotId id) noexcept : cpu_(cpu), slot_(slot), id_(id) {
+    if (slot_ != Migration::kNoSlot) cpu_.migration->goes(slot_);
+  }
+  ~Absence() {
+    if (slot_ != Migration::kNoSlot) cpu_.migration->is_back(slot_, id_);
+  }
+  Absence(const Absence&) = delete;
+  Absence& operator=(const Absence&) = delete;
+
+ private:
+  Cpu& cpu_;
+  unsigned slot_;
+  shadowmmu::SlotId id_;
+};
+
 alignas(Torture) std::byte storage[sizeof(Torture)];
 
 }  // namespace
@@ -94,6 +114,11 @@ void Torture::add(std::uint64_t first, std::uint64_t end, bool loggable) noexcep
   s.rom = first == kRom;
   add_back(s);
   s.log = LogCheck(s.id, s.first, s.loggable ? s.pages : 0);
+  // Every other one is for the migration to log.
+  if (s.loggable && slot_count_ % 2 == 0 && cpu_.migration != nullptr) {
+    s.migrates = cpu_.migration->adopt(s.id, s.first, s.pages);
+    s.loggable = s.migrates == Migration::kNoSlot;
+  }
 }
 
 void Torture::add_back(Slot& s) noexcept {
@@ -101,6 +126,14 @@ void Torture::add_back(Slot& s) noexcept {
   if (!id.ok()) fail(cpu_, "torture: add_slot: error ", static_cast<std::uint64_t>(id.error()));
   s.id = id.value();
   s.log.renamed(s.id);
+  if (s.migrates != Migration::kNoSlot) cpu_.migration->is_back(s.migrates, s.id);
+}
+
+// Returns: whether the slot's log is on, here or with the migration: then it cannot be moved now.
+bool Torture::held_by_log(const Slot& s, const shadowmmu::Status& moved) noexcept {
+  if (s.migrates != Migration::kNoSlot && !moved.ok() && moved.error() == Error::LogActive) return true;
+  demand(moved);
+  return false;
 }
 
 // Borders anywhere but on 2 MiB: no large page may reach across one.
@@ -210,6 +243,7 @@ void Torture::remove() noexcept {
     bool again = false;
     for (unsigned i = 0; i < n; ++i) again = again || gone[i] == &s;
     if (again) break;
+    if (s.migrates != Migration::kNoSlot) cpu_.migration->goes(s.migrates);
     demand(cpu_.mmu.remove_slot(s.id));
     demand_refusal(cpu_.mmu.zap_slot(s.id), Error::NoSuchSlot);
     gone[n++] = &s;
@@ -226,11 +260,13 @@ void Torture::move() noexcept {
   const Gfn away{kAway + random_.below(1U << 20)};
   if (s.log.on()) return demand_refusal(cpu_.mmu.move_slot(s.id, away), Error::LogActive);
   const Slot& other = any_slot();
-  if (&other != &s) demand_refusal(cpu_.mmu.move_slot(s.id, Gfn{other.first}), Error::Overlap);
-  demand(cpu_.mmu.move_slot(s.id, away));
+  if (&other != &s && s.migrates == Migration::kNoSlot)
+    demand_refusal(cpu_.mmu.move_slot(s.id, Gfn{other.first}), Error::Overlap);
+  const Absence absence(cpu_, s.migrates, s.id);
+  if (held_by_log(s, cpu_.mmu.move_slot(s.id, away))) return;
   quick();
   poke();
-  demand(cpu_.mmu.move_slot(s.id, Gfn{s.first}));
+  while (held_by_log(s, cpu_.mmu.move_slot(s.id, Gfn{s.first}))) give_way();
 }
 
 void Torture::resize() noexcept {
@@ -238,10 +274,11 @@ void Torture::resize() noexcept {
   const std::uint64_t cut = random_.below(s.pages / 2), pages = 1 + random_.below(s.pages - cut);
   const Gfn first{s.first + cut};
   if (s.log.on()) return demand_refusal(cpu_.mmu.resize_slot(s.id, first, pages), Error::LogActive);
-  demand(cpu_.mmu.resize_slot(s.id, first, pages));
+  const Absence absence(cpu_, s.migrates, s.id);
+  if (held_by_log(s, cpu_.mmu.resize_slot(s.id, first, pages))) return;
   quick();
   poke();
-  demand(cpu_.mmu.resize_slot(s.id, Gfn{s.first}, s.pages));
+  while (held_by_log(s, cpu_.mmu.resize_slot(s.id, Gfn{s.first}, s.pages))) give_way();
 }
 
 void Torture::set_read_only(Slot& s, bool on) noexcept {

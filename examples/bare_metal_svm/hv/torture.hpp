@@ -65,6 +65,7 @@ class Torture {
     shadowmmu::SlotId id{};
     std::uint64_t first = 0, pages = 0;
     bool rom = false, read_only = false, loggable = false;
+    unsigned migrates = ~0U;  ///< Migration's number for it: its log is not ours then
     LogCheck log{};
   };
   static constexpr unsigned kMaxSlots = 32, kKeptOut = 3, kHistory = 16;
@@ -73,6 +74,7 @@ class Torture {
   void add(std::uint64_t first, std::uint64_t end, bool loggable = false) noexcept;
   void add_back(Slot& s) noexcept;
   void add_main_memory(std::uint64_t first, std::uint64_t end) noexcept;
+  [[nodiscard]] bool held_by_log(const Slot& s, const shadowmmu::Status& moved) noexcept;
   [[nodiscard]] Slot& any_slot() noexcept { return slots_[random_.below(slot_count_)]; }
   [[nodiscard]] Slot& victim() noexcept;
   [[nodiscard]] Slot* find_log(bool on) noexcept;

@@ -47,14 +47,15 @@ class Vm {
 
   /// One CPU, one address space: every request is served before the next VMRUN.
   void flush(const shadowmmu::FlushRequest&) noexcept { flush_owed = true; }
-  /// The only vCPU is not in the guest while the hypervisor runs.
-  void kick_and_wait(shadowmmu::VcpuId) noexcept {}
+  /// The only vCPU is not in the guest while the hypervisor runs; but its thread may stand between `enter` and VMRUN.
+  void kick_and_wait(shadowmmu::VcpuId) noexcept { kicked = true; }
   bool should_yield() noexcept { return false; }
   void wrote(shadowmmu::Gfn, std::uint64_t) noexcept {}
 
   FramePool frames;
   GuestMemory memory;
   bool flush_owed = true;
+  volatile bool kicked = false;  ///< `enter` must come before the next VMRUN
 
  private:
   template <class Cell>
