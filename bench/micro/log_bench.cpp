@@ -1,50 +1,9 @@
 // SPDX-License-Identifier: BSL-1.0
-#include "micro/world.hpp"
+#include "micro/direct_world.hpp"
 
 /// Dirty logs, ageing, splits and range invalidation: cost a page. Floor: as of every fault, in the same run.
 namespace shadowmmu::bench {
 namespace {
-
-/// A direct second-level map of 2 MiB regions, every page of which is touched, beside a small World for the floor.
-class DirectWorld {
- public:
-  using Mmu = MmuOf<config::Default, lock::Spin, HugeArena, arch::Ept>;
-  DirectWorld(std::uint64_t regions, Level backing)
-      : pages_(regions * 512), arena_(pages_, 2 * regions + 4096), mmu_(arena_) {
-    arena_.set_backing_level(backing);
-    slot_ = mmu_.add_slot(Gfn{0}, pages_).value();
-    mmu_.set_limit(static_cast<std::uint32_t>(2 * regions + 1024));
-    vcpu_ = std::make_unique<Mmu::Vcpu>(mmu_);
-    for (std::uint64_t g = 0; g < pages_; ++g) order_.push_back(g);
-    sim::Random(4).shuffle(order_);
-  }
-  /// Effects: a write to the first page of each region.
-  void touch_regions() {
-    static_cast<void>(vcpu_->enter());
-    for (std::uint64_t g = 0; g < pages_; g += 512) write(g);
-  }
-  void write(std::uint64_t gfn) {
-    const FaultOutcome o = vcpu_->handle_fault(Gva{gfn << kPageShift}, pferr::kWrite, CpuMode{});
-    if (o.kind != FaultOutcome::Kind::Resume) std::abort();
-  }
-  /// Effects: every page written, in random order.
-  void fill() {
-    touch_regions();
-    for (const std::uint64_t g : order_) write(g);
-  }
-  [[nodiscard]] Mmu& mmu() noexcept { return mmu_; }
-  [[nodiscard]] SlotId slot() const noexcept { return slot_; }
-  [[nodiscard]] std::uint64_t pages() const noexcept { return pages_; }
-  [[nodiscard]] const std::vector<std::uint64_t>& order() const noexcept { return order_; }
-
- private:
-  std::uint64_t pages_;
-  HugeArena arena_;
-  Mmu mmu_;
-  SlotId slot_{};
-  std::unique_ptr<Mmu::Vcpu> vcpu_;
-  std::vector<std::uint64_t> order_;
-};
 
 /// The id of a World's only slot is the first one.
 constexpr SlotId kSlot{0};
@@ -106,7 +65,7 @@ BENCHMARK(dirty_log)->Arg(64)->Arg(2048)->Iterations(1)->Unit(benchmark::kMillis
 void dirty_log_direct(benchmark::State& state) {
   const DirtyMethod method = state.range(0) == 0 ? DirtyMethod::WriteProtect : DirtyMethod::DirtyBit;
   World<> beside(64);
-  DirectWorld w(64, Level{1});
+  DirectWorld<> w(64, Level{1});
   const auto n = static_cast<double>(w.pages());
   std::vector<std::uint64_t> out(w.mmu().dirty_log_words(w.pages()));
   const auto fetch = [&] { static_cast<void>(w.mmu().fetch_dirty_log(w.slot(), 0, out.size(), out.data())); };
@@ -150,7 +109,7 @@ BENCHMARK(dirty_log_direct)->Arg(0)->Arg(1)->Iterations(1)->Unit(benchmark::kMil
 /// 256 large pages of a direct map split into 4 KiB ones; us a large page. Floor: to fill a table of 512 entries and
 /// 512 words of reverse map, us.
 void split_large(benchmark::State& state) {
-  DirectWorld w(256, Level{2});
+  DirectWorld<> w(256, Level{2});
   std::vector<std::uint64_t> table(512 * 256);
   std::vector<std::uint32_t> heads(512 * 256);
   for (auto _ : state) {
@@ -190,7 +149,7 @@ BENCHMARK(split_large)->Iterations(1)->Unit(benchmark::kMillisecond);
 void ranges(benchmark::State& state) {
   const unsigned t = tables(state);
   World<> w(t);
-  DirectWorld d(std::uint64_t{t} * kPerTable / 512, Level{1});
+  DirectWorld<> d(std::uint64_t{t} * kPerTable / 512, Level{1});
   const std::uint64_t n = w.all().size();
   const auto each = [&](std::uint64_t first, auto&& body) {
     return cpu_ns([&] {

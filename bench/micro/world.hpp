@@ -94,11 +94,21 @@ double cpu_ns(Body&& body) {
   return now_ns() - began;
 }
 
+/// Returns: the 4 KiB leaf entry that hardware would find below a root (CR3 or EPT pointer) of four levels, or 0.
+template <class Arena>
+std::uint64_t hw_leaf(Arena& arena, std::uint64_t root, Gva a) noexcept {
+  std::uint64_t e = root | 1;
+  for (unsigned l = 4; l >= 1 && (e & 1) != 0; --l)
+    e = static_cast<const std::uint64_t*>(arena.to_virt(Hpa{e & 0x000f'ffff'ffff'f000}))[Level{l}.index(a.value())];
+  return (e & 1) != 0 ? e : 0;
+}
+
 /// Median and quartiles of one figure over the repeats.
 class Samples {
  public:
   void add(double v) { values_.push_back(v); }
   [[nodiscard]] double at(double quantile) {
+    if (values_.empty()) return 0;
     std::sort(values_.begin(), values_.end());
     return values_[static_cast<std::size_t>(quantile * static_cast<double>(values_.size() - 1) + 0.5)];
   }
@@ -197,12 +207,7 @@ class World {
     return cell;
   }
   /// Returns: whether the hardware would find an entry for the address.
-  [[nodiscard]] bool mapped(Gva a) noexcept {
-    std::uint64_t e = vcpu_->hw_state().cr3 | 1;
-    for (unsigned l = 4; l >= 1 && (e & 1) != 0; --l)
-      e = shadow_table(e & 0x000f'ffff'ffff'f000)[Level{l}.index(a.value())];
-    return (e & 1) != 0;
-  }
+  [[nodiscard]] bool mapped(Gva a) noexcept { return hw_leaf(arena_, vcpu_->hw_state().cr3, a) != 0; }
   /// Returns: ns of one floor fault over `order`, whose entries are empty before and after.
   double floor_pass(const std::vector<Gva>& order) {
     const std::uint64_t root = vcpu_->hw_state().cr3;

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: BSL-1.0
-#include <sched.h>
-
 #include <atomic>
 #include <thread>
 
+#include "micro/threads.hpp"
 #include "micro/world.hpp"
 
 /// Zapping everything: the critical section that makes it obsolete, the freeing, and how long the lock is held.
@@ -205,11 +204,6 @@ BENCHMARK(zap_full)
     ->Iterations(1)
     ->Unit(benchmark::kMillisecond);
 
-/// Waits as user space should where cores may be fewer than threads: by letting somebody else run.
-struct Polite : memory::Smp {
-  static void pause() noexcept { ::sched_yield(); }
-};
-
 /// A ticket lock that notes how long the thread that asked for it held the Mmu's lock. Always: as if somebody always
 /// waited.
 template <bool Always>
@@ -256,7 +250,7 @@ class HoldLock {
     static thread_local std::vector<double> list;
     return list;
   }
-  lock::BasicSpin<Polite> lock_;
+  PoliteSpin lock_;
   double began_ = 0;
 };
 
