@@ -235,6 +235,20 @@ sim::Scenario fault_fetch() {
            }},
           [=] { return m->kind[0] == Kind::Resume && m->logged(5) && m->logged(1) && m->sound(); }};
 }
+/// The same where the page was written before and lost its mapping: the mark is there already.
+template <class Lock>
+sim::Scenario fault_fetch_marked() {
+  auto m = machine<Direct<Lock>>();
+  REQUIRE(m->mmu.start_dirty_log(m->slot).ok());
+  REQUIRE(m->write(0, 0x5000) == Kind::Resume);
+  m->mmu.unmap(Gfn{5});
+  return {{[=] { m->kind[0] = m->write(0, 0x5000); },
+           [=] {
+             std::uint64_t word = 0;
+             must(m->reader->fetch_dirty_log(m->slot, 0, 1, &word).ok(), "fetched");
+           }},
+          [=] { return m->kind[0] == Kind::Resume && m->logged(5) && m->sound(); }};
+}
 /// A log is fetched while everything is zapped and freed: nobody writes what was freed.
 template <class Lock>
 sim::Scenario fetch_zap_free() {
@@ -393,6 +407,7 @@ sim::Scenario reader_below_bound() {
       {"fast fault x start of a log", fast_fault_log_start<R>},
       {"fast fault x slot becomes read-only", fast_fault_read_only<R>},
       {"dirty fetch x fault", fault_fetch<R>},
+      {"dirty fetch x fault, marked", fault_fetch_marked<R>},
       {"dirty fetch x zap x free", fetch_zap_free<R>},
       {"dirty fetch x zap x free, by flush", fetch_zap_free<ExploredFlush>},
       {"dirty fetch x rmap chain", fetch_chain<R>},

@@ -20,7 +20,8 @@ struct AuditReport {
 
 namespace core {
 
-/// Checks that hold whenever the lock is free. Complexity: O(pages * 512 + slots), rmap chains each scanned per entry.
+/// Checks that hold whenever the lock is free and no fault or fetch without it is under way. Complexity: O(pages * 512
+/// + slots), rmap chains each scanned per entry.
 template <class S>
 class Audit {
  public:
@@ -129,6 +130,12 @@ class Audit {
     expect(!Arch::mmu_writable(e) || Arch::host_writable(e), "a writable leaf is not marked host-writable", p.index);
     expect(level == Level{1} || slot->large(gfn, level).disallow == 0, "a large leaf where none is allowed",
            gfn.value());
+    if (Arch::writable(e) && level == Level{1} && slot->log() == DirtyMethod::WriteProtect) {
+      const std::uint64_t n = gfn - slot->first();
+      const std::uint64_t* word = slot->log_word(n >> 6U);
+      expect(word != nullptr && (S::Memory::plain(*word) >> (n & 63U) & 1U) != 0,
+             "a logged page may be written and is not in the log", gfn.value());
+    }
     if (Arch::writable(e) || (p.role.direct() && Arch::mmu_writable(e))) check_writable(*slot, gfn, level);
     if constexpr (Arch::kGuests.indirect())
       // A page of an earlier generation serves, until its vCPU reloads, as a TLB would: it is not kept in sync.
