@@ -224,8 +224,8 @@ class Mmu {
       return core::translate(state_, view, section, hint_, address, request, mode);
     }
     /// Effects, errors: as Mmu::fetch_dirty_log, but for a page whose fault is still under way in another thread: it
-    /// may be named by this call or the next. Locking: a section a word; the lock for gfns with very many mappings,
-    /// and, under formats that shadow guest tables, for logs by D bits. Flush: one, done.
+    /// may be named by this call or the next. Locking: a section for 8 words; the lock for gfns with very many
+    /// mappings, and, under formats that shadow guest tables, for logs by D bits. Flush: one, done.
     [[nodiscard]] Status fetch_dirty_log(SlotId id, std::uint64_t first, std::uint64_t count,
                                          std::uint64_t* out) noexcept {
       return take({.slot = id, .first = first, .count = count, .rearm = true, .out = out});

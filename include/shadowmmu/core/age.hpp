@@ -59,7 +59,7 @@ template <class S>
           S::Rmap::look(s.cells, *head, seen);
           unsure = unsure || !seen.whole;
           for (unsigned n = 0; n < seen.count; ++n) {
-            const EntryHandle e = seen.handle[n];
+            const EntryHandle e = seen[n];
             if (S::Arch::accessed(s.caps, S::Memory::template load<Order::Relaxed>(s.page(e.page()).table[e.entry()])))
               return true;
           }

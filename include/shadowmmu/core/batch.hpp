@@ -117,7 +117,8 @@ class Disposal {
       constexpr std::uint32_t kMost = S::Config::kDeferredPages;
       s.stats.add(&Counters::pages_deferred, n);
       // Looked at before anybody waits; a lot that falls due in several retirements is looked at again in each.
-      if (d.waits != 0 && 2 * (d.fills + n) >= kMost && s.grace.passed(d.period)) release(s, take_waiting(s));
+      const bool due = 2 * (d.fills + n) >= kMost || d.count() + n > kMost;
+      if (d.waits != 0 && due && s.grace.passed(d.period)) release(s, take_waiting(s));
       if (d.count() + n > kMost) {
         s.stats.add(&Counters::reader_waits);
         complete(s, h, std::move(b));

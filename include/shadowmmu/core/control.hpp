@@ -15,17 +15,20 @@ template <class S>
   return r.with_cpu(p.wp(), p.nxe(), p.mode() == GuestMode::Bits32 && p.pse(), p.smep(), p.smap());
 }
 
-/// Effects: other threads see the registers that the vCPU has now. Locking: the vCPU's own thread.
+/// Effects: other threads see CR3, the PDPTEs and, where they may differ, the controls that the vCPU has now. Locking:
+/// the vCPU's own thread.
 template <class S>
-void show_registers(typename S::Vcpu& v) noexcept {
+void show_registers(typename S::Vcpu& v, bool controls) noexcept {
   using Memory = typename S::Memory;
   ShownRegisters& r = v.shown;
   const std::uint64_t sequence = Memory::plain(r.sequence);
   Memory::template store<Order::Relaxed>(r.sequence, sequence + 1);
   Memory::template fence<Order::Release>();
-  Memory::plain(r.cr0, v.controls.cr0);
-  Memory::plain(r.cr4, v.controls.cr4);
-  Memory::plain(r.efer, v.controls.efer);
+  if (controls) {
+    Memory::plain(r.cr0, v.controls.cr0);
+    Memory::plain(r.cr4, v.controls.cr4);
+    Memory::plain(r.efer, v.controls.efer);
+  }
   Memory::plain(r.cr3, v.cr3);
   if (v.paging.mode() == GuestMode::Pae)
     for (unsigned i = 0; i < 4; ++i) Memory::plain(r.pdpte[i], v.pdpte[i]);
@@ -91,7 +94,7 @@ template <class S>
   v.mmio = LastMmio{};
   v.controls = c;
   v.paging = paging;
-  show_registers<S>(v);
+  show_registers<S>(v, true);
   const Role role = base_role(s, paging);
   if (role != v.role || reload) {
     v.role = role;
@@ -114,7 +117,7 @@ template <class S>
   if (lma && (cr3 & guest::bit_range(s.caps.guest_address_bits, 63)) != 0) return ControlOutcome::InjectGp;
   if (v.paging.mode() == GuestMode::Pae && !load_pdptes(s, v, cr3)) return ControlOutcome::InjectGp;
   v.cr3 = cr3;
-  show_registers<S>(v);
+  show_registers<S>(v, false);
   v.mmio = LastMmio{};
   if (v.paging.mode() == GuestMode::NonPaging) return ControlOutcome::Done;
   hide_root<S>(v);

@@ -97,7 +97,7 @@ class LogByReader {
     if (head == nullptr) return true;
     typename S::Rmap::Seen seen;
     S::Rmap::look(s_.cells, *head, seen);
-    for (unsigned n = 0; n < seen.count; ++n) visit(seen.handle[n]);
+    for (unsigned n = 0; n < seen.count; ++n) visit(seen[n]);
     return seen.whole;
   }
   S& s_;
@@ -245,33 +245,40 @@ template <class S>
   return Unit{};
 }
 
-/// Effects: carries out word i of the request as a reader. What a reader could not find for sure is done under the lock
-/// afterwards: rmaps of hundreds of leaves, or such as change all the time.
+/// Effects: carries out words [i, end) of the request in one section. What a reader could not find for sure is done
+/// under the lock afterwards: rmaps of many leaves, or such as change all the time. Requires: 8 words at most.
 template <class S>
-[[nodiscard]] Status take_log_word_as_reader(S& s, typename S::Reader& reader, const LogRequest& r, std::uint64_t i,
-                                             FlushOwed& owed) noexcept {
-  LogByReader<S> by(s, owed);
+[[nodiscard]] Status take_log_words(S& s, typename S::Reader& reader, const LogRequest& r, std::uint64_t i,
+                                    std::uint64_t end, FlushOwed& owed) noexcept {
+  std::uint64_t left[8] = {};
+  bool any = false;
   {
     const ReadSection<S> section(s, reader);
     const Result<SlotOf<S>*> slot = logged_slot<S>(section.slots(), r);
     if (!slot) return slot.error();
-    std::uint64_t* cell = slot.value()->log_word(i);
-    if (cell == nullptr) return Error::LogInactive;
-    const std::uint64_t word = take_log_word<S>(*slot.value(), i, cell, r.mask, r.rearm, by);
-    if (r.out != nullptr) r.out[i - r.first] = word;
+    for (std::uint64_t n = i; n < end; ++n) {
+      std::uint64_t* cell = slot.value()->log_word(n);
+      if (cell == nullptr) return Error::LogInactive;
+      LogByReader<S> by(s, owed);
+      const std::uint64_t word = take_log_word<S>(*slot.value(), n, cell, r.mask, r.rearm, by);
+      if (r.out != nullptr) r.out[n - r.first] = word;
+      left[n - i] = by.left();
+      any = any || by.left() != 0;
+    }
   }
-  if (by.left() == 0) return Unit{};
+  if (!any) return Unit{};
   ExclusiveGuard<S> g(s);
   SlotOf<S>* slot = s.snapshot->by_id(r.slot);
   if (slot == nullptr) return Unit{};  // its entries went with it
-  for (std::uint64_t bits = by.left(); bits != 0; bits &= bits - 1)
-    LogByLock<S>(s, g).rearm(*slot, slot->first() + i * 64 + static_cast<unsigned>(std::countr_zero(bits)),
-                             slot->log());
+  for (std::uint64_t n = i; n < end; ++n)
+    for (std::uint64_t bits = left[n - i]; bits != 0; bits &= bits - 1)
+      LogByLock<S>(s, g).rearm(*slot, slot->first() + n * 64 + static_cast<unsigned>(std::countr_zero(bits)),
+                               slot->log());
   return Unit{};
 }
 
-/// Effects: carries the request out as a reader, a section a word, and flushes once. By D bits that is only where each
-/// entry maps one gfn for life and rmaps do not branch; else under the lock.
+/// Effects: carries the request out as a reader, a section for 8 words, and flushes once. By D bits that is only where
+/// each entry maps one gfn for life and rmaps do not branch; else under the lock.
 template <class S>
 [[nodiscard]] Status take_log(S& s, [[maybe_unused]] typename S::Reader& reader, const LogRequest& r) noexcept {
   if constexpr (!S::kLockless) {
@@ -287,8 +294,9 @@ template <class S>
       by_d = slot.value()->log() == DirtyMethod::DirtyBit;
     }
     if (by_d && S::Arch::kGuests.indirect()) return take_log(s, r);
-    for (std::uint64_t i = r.first; i < r.first + r.count && status.ok(); ++i)
-      status = take_log_word_as_reader(s, reader, r, i, owed);
+    const std::uint64_t end = r.first + r.count;
+    for (std::uint64_t i = r.first; i < end && status.ok(); i += 8)
+      status = take_log_words(s, reader, r, i, end - i < 8 ? end : i + 8, owed);
     s.flush_unlocked(owed);
     return status;
   }

@@ -45,13 +45,23 @@ class TableSection {
   Hold held_;
 };
 
+/// Returns: the table at which a walk of v's for `a` begins, and its level in the low bits; 0 where v has no root, or
+/// none that it may run on.
+template <class S>
+[[nodiscard]] std::uint64_t first_table(S& s, const typename S::Vcpu& v, Gva a) noexcept {
+  const unsigned i = a.value() >> 30U & 3U;
+  if constexpr (S::kLockless) return S::Memory::template load<Order::Acquire>(v.shown_root[i]);
+  const bool fit = S::Memory::plain(v.reload) == 0 && !root_stale(s, v) && v.root.role == v.role;
+  return fit ? root_word(s, v, pae_shape<S>(v) ? i : 0U) : 0;
+}
+
 /// Returns: the leaf that the shadow tables of v hold for the address, as it was at some moment of the call. Not
 /// present where v has no root, or none that it may run on. A table that is unlinked meanwhile stays readable; its
 /// entries are gone before it is freed. Complexity: O(levels), an atomic load each.
 template <class S>
 [[nodiscard]] EntryInfo lookup(S& s, const TableSection<S>&, const typename S::Vcpu& v, Gva a) noexcept {
   using Memory = typename S::Memory;
-  std::uint64_t at = Memory::template load<Order::Acquire>(v.shown_root[a.value() >> 30U & 3U]);
+  std::uint64_t at = first_table(s, v, a);
   EntryInfo none;
   none.level = Level{S::Arch::kRootLevel + 1};
   for (auto l = static_cast<unsigned>(at & kPageMask); l != 0; --l) {

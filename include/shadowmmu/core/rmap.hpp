@@ -123,7 +123,10 @@ class HandleList {
   /// What a reader without the lock found on a list at one moment.
   struct Seen {
     static constexpr unsigned kMost = 4 * kPerCell;
-    EntryHandle handle[kMost];
+    Seen() noexcept {}  // NOLINT(modernize-use-equals-default): must not clear the words for each gfn of a slot
+
+    [[nodiscard]] EntryHandle operator[](unsigned n) const noexcept { return EntryHandle::from_word(word[n]); }
+    std::uint32_t word[kMost];
     unsigned count = 0;
     bool whole = true;  ///< false: the list is longer, or changed at each look: ask again under the lock
   };
@@ -136,7 +139,7 @@ class HandleList {
       out.count = 0;
       const std::uint32_t first = M::template load<Order::Acquire>(head);
       if (!is_chain(first)) {
-        if (first != 0) out.handle[out.count++] = EntryHandle::from_word(first);
+        if (first != 0) out.word[out.count++] = first;
         return;
       }
       if (before % 2 == 0 && copy(cells, first, out)) {
@@ -183,9 +186,9 @@ class HandleList {
     for (std::uint32_t c = first; c != 0;) {
       if (c >= cells.template published<M>()) return false;
       const Cell& cell = *cells.at(c);
-      const std::uint32_t n = M::plain(cell.list.count);
+      const auto n = M::template load<Order::Acquire>(cell.list.count);
       if (n > kPerCell || out.count + n > Seen::kMost) return false;
-      for (unsigned i = 0; i < n; ++i) out.handle[out.count++] = EntryHandle::from_word(M::plain(cell.list.handle[i]));
+      for (unsigned i = 0; i < n; ++i) out.word[out.count++] = M::plain(cell.list.handle[i]);
       if (n == 0) return false;
       c = M::plain(cell.list.next);
     }

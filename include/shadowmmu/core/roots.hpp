@@ -27,7 +27,7 @@ template <class S>
 
 /// Returns: whether some root page is obsolete or invalid. Dummy roots, having no page, are not.
 template <class S>
-[[nodiscard]] bool root_stale(S& s, typename S::Vcpu& v) noexcept {
+[[nodiscard]] bool root_stale(S& s, const typename S::Vcpu& v) noexcept {
   if (!v.root.loaded) return true;
   for (const WeakPage& w : v.root.page) {
     if (w.index == kNoPage) continue;
@@ -37,14 +37,22 @@ template <class S>
   return false;
 }
 
+/// Returns: root table | level of root page i, as readers find it; 0 where there is none.
+template <class S>
+[[nodiscard]] std::uint64_t root_word(S& s, const typename S::Vcpu& v, unsigned i) noexcept {
+  const auto* p = s.strong(v.root.page[i]);
+  return p == nullptr ? 0 : s.table_address(*p).value() | p->role.level().value();
+}
 /// Effects: readers find the vCPU's root. Requires: it is valid; whatever makes it obsolete hides it in the same
 /// critical section. Locking: the Mmu's lock.
 template <class S>
-void show_root(S& s, typename S::Vcpu& v) noexcept {
-  for (unsigned i = 0; i < 4; ++i) {
-    const auto* p = s.strong(v.root.page[pae_shape<S>(v) ? i : 0U]);
-    const std::uint64_t word = p == nullptr ? 0 : s.table_address(*p).value() | p->role.level().value();
-    S::Memory::template store<Order::Release>(v.shown_root[i], word);
+void show_root([[maybe_unused]] S& s, [[maybe_unused]] typename S::Vcpu& v) noexcept {
+  if constexpr (S::kLockless) {
+    std::uint64_t word = root_word(s, v, 0);
+    for (unsigned i = 0; i < 4; ++i) {
+      if (i != 0 && pae_shape<S>(v)) word = root_word(s, v, i);
+      S::Memory::template store<Order::Release>(v.shown_root[i], word);
+    }
   }
 }
 

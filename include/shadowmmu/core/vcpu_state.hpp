@@ -69,9 +69,9 @@ struct VcpuState {
   ListMemberHook hook;
   VcpuId id{};
   unsigned slot_hint = 0;
-  std::uint64_t reload = 0;          ///< cell: non-zero asks enter() to drop the root and load a fresh one
+  alignas(64) std::uint64_t reload = 0;  ///< cell: non-zero asks enter() to drop the root and load a fresh one
   std::uint64_t shown_root[4] = {};  ///< cells: for each 2 bits 31:30 of an address, root table | its level; 0: none
-  Magazine magazine;
+  alignas(64) Magazine magazine;
   Controls controls{};
   guest::Paging paging{};
   std::uint64_t cr3 = 0;

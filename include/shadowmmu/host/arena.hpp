@@ -128,11 +128,11 @@ class Arena {
   std::uint64_t guest_pages_, table_frames_;
   char* guest_;
   char* tables_;
-  std::mutex mutex_;
-  std::vector<std::uint64_t> free_;
-  std::uint64_t next_ = 0, used_ = 0;
   Level level_{1};
   std::vector<FlushListener*> listeners_;
+  alignas(64) std::mutex mutex_;  // what follows changes with every frame; to_virt reads what stands before
+  std::vector<std::uint64_t> free_;
+  std::uint64_t next_ = 0, used_ = 0;
 };
 static_assert(Host<Arena>);
 
