@@ -216,7 +216,8 @@ class Mmu {
       return core::lookup(state_, section, vcpu.v_, address);
     }
     /// Effects: translates as an access of the vCPU would, A and D included, with registers that it had at some moment
-    /// of the call. Requires, complexity: as lookup. Locking: a section.
+    /// of the call. Requires, complexity: as lookup; not from an interrupt that may have stopped the vCPU's own thread,
+    /// whose registers are waited for where they are being changed. Locking: a section.
     [[nodiscard]] Translated translate(const Vcpu& vcpu, Gva address, AccessRequest request,
                                        CpuMode mode = {}) noexcept {
       const core::RegisterView view = core::view_registers(state_, vcpu.v_);
