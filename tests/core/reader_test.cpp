@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <csignal>
+#include <cstdlib>
 
 #include "core/world.hpp"
 
@@ -283,6 +284,26 @@ TEST_CASE("F20 a page with hundreds of mappings is protected whole") {
   CHECK(w == std::uint64_t{1} << 500 % 64);
   for (std::uint64_t n = 0; n < 300; ++n) CHECK_FALSE(v.lookup(Gva{n << 12}).rights.write());
   CHECK(mmu.audit().violations == 0);
+}
+TEST_CASE("F20 a list that a reader cannot copy whole tells it nothing") {
+  using List = core::HandleList<memory::Smp, true>;
+  core::CellPool cells;
+  cells.grow<memory::Smp>([] { return std::calloc(1, kPageSize); });
+  std::uint32_t head = 0;
+  List::Seen seen;
+  for (unsigned n = 0; n < 60; ++n) {
+    List::look(cells, head, seen);
+    CHECK(seen.whole == (n <= List::Seen::kMost));
+    CHECK(seen.count == (seen.whole ? n : 0U));
+    List::add(cells, head, core::EntryHandle(7, n));
+  }
+  // While a chain changes nothing is believed that was copied.
+  for (unsigned n = 0; n < 10; ++n) CHECK(List::remove(cells, head, core::EntryHandle(7, n)));
+  cells.changes += 1;
+  List::look(cells, head, seen);
+  CHECK_FALSE(seen.whole);
+  CHECK(seen.count == 0);
+  cells.drain([](void* p) { std::free(p); });
 }
 TEST_CASE("F19 a reader tells the age of a page as the lock's holder does") {
   Long b;

@@ -148,6 +148,7 @@ class HandleList {
       }
       M::pause();
     }
+    out.count = 0;  // what the last look copied may be no handles
     out.whole = false;
   }
 

@@ -133,8 +133,8 @@ class Explorer {
     report_.steps += o.steps;
     if (o.end == RunEnd::Ok) return true;
     // Its agents stand where they stood, with what locks they held: to destroy it might wait for them for ever.
-    static auto* const failed = new std::vector<Scenario>;
-    failed->push_back(std::move(scenario));
+    static auto* const kFailed = new std::vector<Scenario>;
+    kFailed->push_back(std::move(scenario));
     report_.end = o.end;
     report_.message = o.message;
     report_.schedule = (options_.tso ? "t" : "s") +
