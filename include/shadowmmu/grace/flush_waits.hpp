@@ -6,10 +6,10 @@
 
 namespace shadowmmu::grace {
 
-/// Grace periods by the flush interrupt: a reader runs with interrupts off, and Host::flush (of structures) returns only
-/// when every CPU on which a reader may run has taken its interrupt. No record is written; each batch of pages owes a
-/// flush, those of an earlier generation too. `Irq`: static `State disable()` and `void restore(State)`, noexcept.
-/// Source: KVM's walk_shadow_page_lockless_begin (2012).
+/// Grace periods by the flush interrupt: a reader runs with interrupts off, and Host::flush (of structures) returns
+/// only when every CPU on which a reader may run has taken its interrupt. No record is written; each batch of pages
+/// owes a flush, those of an earlier generation too. `Irq`: static `State disable()` and `void restore(State)`,
+/// noexcept. Source: KVM's walk_shadow_page_lockless_begin (2012).
 template <class Irq>
 struct FlushWaits {
   template <class>
