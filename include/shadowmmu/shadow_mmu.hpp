@@ -141,8 +141,9 @@ class Mmu {
     return (pages + 63U) / 64U;
   }
   /// Effects: words [first, first + count) of the log go to `out` and are cleared; whoever copies the pages they name
-  /// after this returns misses no write. Errors: NoSuchSlot, LogInactive, BadRange. Locking: slots lock, then the lock,
-  /// let go on the way. Flush: done. Complexity: O(words + pages that were written); by D bits O(gfns).
+  /// after this returns misses no write, but of a page whose fault is still under way without the lock (lock::Readers):
+  /// the next call names it. Errors: NoSuchSlot, LogInactive, BadRange. Locking: slots lock, then the lock, let go on
+  /// the way. Flush: done. Complexity: O(words + pages that were written); by D bits O(gfns).
   [[nodiscard]] Status fetch_dirty_log(SlotId id, std::uint64_t first, std::uint64_t count,
                                        std::uint64_t* out) noexcept {
     return core::take_log(state_,
@@ -199,8 +200,9 @@ class Mmu {
     }
 
     /// Several looks in one section, which cost less than a section each. Nests, also with lookup and translate. While
-    /// one is open its thread must not call what takes a lock of this Mmu (lock::Checked reports it), nor wait for a
-    /// thread that may: unlinked pages wait for it, and at the bound their writers do.
+    /// one is open its thread must not call what takes a lock of this Mmu (lock::Checked reports it) or flushes, the
+    /// log and age functions below included, nor wait for a thread that may: unlinked pages wait for it, and at the
+    /// bound their writers do.
     class Section {
      public:
       explicit Section(Reader& r) noexcept requires(State::kLockless) : section_(r.state_, r.record_) {}
@@ -209,8 +211,9 @@ class Mmu {
       core::ReadSection<State> section_;
     };
 
-    /// Returns: what the shadow tables of the vCPU hold for the address; not present where it has no root now, or one
-    /// that it must replace before it runs. Requires: the vCPU is not destroyed meanwhile. Complexity: O(levels).
+    /// Returns: what the shadow tables of the vCPU hold for the address; not present where it has no root now, or only
+    /// one that a zap of everything, or its own change of CR3 or role, has ended. Requires: the vCPU is not destroyed
+    /// meanwhile. Complexity: O(levels).
     [[nodiscard]] EntryInfo lookup(const Vcpu& vcpu, Gva address) noexcept {
       const core::TableSection<State> section(state_, record_);
       return core::lookup(state_, section, vcpu.v_, address);
@@ -226,7 +229,7 @@ class Mmu {
     }
     /// Effects, errors: as Mmu::fetch_dirty_log, but for a page whose fault is still under way in another thread: it
     /// may be named by this call or the next. Locking: a section for 8 words; the lock for gfns with very many
-    /// mappings, and, under formats that shadow guest tables, for logs by D bits. Flush: one, done.
+    /// mappings, and for logs by D bits. Flush: one, done.
     [[nodiscard]] Status fetch_dirty_log(SlotId id, std::uint64_t first, std::uint64_t count,
                                          std::uint64_t* out) noexcept {
       return take({.slot = id, .first = first, .count = count, .rearm = true, .out = out});

@@ -44,7 +44,7 @@ struct Counters {
   std::uint64_t pages_deferred = 0;  ///< freed pages that had to wait for readers
   std::uint64_t pages_deferred_now = 0;
   std::uint64_t pages_deferred_highest = 0;
-  std::uint64_t reader_waits = 0;  ///< times that a writer, having reached the bound, waited for readers
+  std::uint64_t reader_waits = 0;  ///< grace periods waited for at the bound; short where no section was open
 };
 
 namespace stats {

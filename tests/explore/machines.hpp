@@ -104,6 +104,15 @@ struct Direct {
   FaultOutcome::Kind write(unsigned i, std::uint64_t a, bool present = false) {
     return vcpu[i]->handle_fault(Gva{a}, pferr::kWrite | (present ? pferr::kPresent : 0U)).kind;
   }
+  /// Returns: the leaf of an address that is mapped by 4 KiB, as hardware finds it.
+  [[nodiscard]] std::uint64_t* leaf(std::uint64_t a) {
+    std::uint64_t at = vcpu[0]->hw_state().cr3;
+    for (unsigned l = 4;; --l) {
+      auto* cell = static_cast<std::uint64_t*>(host.to_virt(Hpa{at & ~kPageMask})) + Level{l}.index(a);
+      if (l == 1) return cell;
+      at = arch::Ept::address(*cell).value();
+    }
+  }
   /// Whether every leaf that may be written is in the log. Outside of agents.
   [[nodiscard]] bool logged(std::uint64_t gfn) {
     std::uint64_t word = 0;

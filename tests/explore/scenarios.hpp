@@ -249,6 +249,35 @@ sim::Scenario fault_fetch_marked() {
            }},
           [=] { return m->kind[0] == Kind::Resume && m->logged(5) && m->sound(); }};
 }
+/// A guest's write by a translation that its TLB still holds, beside an invalidation that owes its flush and a
+/// migration that copies what its fetch names: the write is in the copy, or named by the next fetch.
+template <class Lock>
+sim::Scenario fetch_stale_tlb() {
+  struct Data {
+    std::uint64_t page = 0, copy = 0;
+  };
+  auto m = machine<Direct<Lock>>();
+  auto d = std::make_shared<Data>();
+  REQUIRE(m->mmu.start_dirty_log(m->slot).ok());
+  REQUIRE(m->write(0, 0x1000, true) == Kind::Resume);
+  std::uint64_t* const leaf = m->leaf(0x1000);
+  return {{[=] {
+             M::exchange<Order::SeqCst>(m->host.accessing[0], 1);
+             if (arch::Ept::writable(M::load<Order::Acquire>(*leaf))) M::store<Order::Relaxed>(d->page, 1);
+             M::store<Order::Release>(m->host.accessing[0], 0);
+           },
+           [=] { m->mmu.invalidate_begin(Gfn{1}, 1); },
+           [=] {
+             std::uint64_t word = 0;
+             must(m->reader->fetch_dirty_log(m->slot, 0, 1, &word).ok(), "fetched");
+             if ((word & 2) != 0) d->copy = M::load<Order::Relaxed>(d->page);
+           }},
+          [=] {
+            std::uint64_t word = 0;
+            REQUIRE(m->mmu.read_dirty_log(m->slot, 0, 1, &word).ok());
+            return d->copy == d->page || (word & 2) != 0;
+          }};
+}
 /// A log is fetched while everything is zapped and freed: nobody writes what was freed.
 template <class Lock>
 sim::Scenario fetch_zap_free() {
@@ -409,6 +438,7 @@ sim::Scenario reader_below_bound() {
       {"fast fault x slot becomes read-only", fast_fault_read_only<R>},
       {"dirty fetch x fault", fault_fetch<R>},
       {"dirty fetch x fault, marked", fault_fetch_marked<R>},
+      {"dirty fetch x invalidation x guest write", fetch_stale_tlb<R>},
       {"dirty fetch x zap x free", fetch_zap_free<R>},
       {"dirty fetch x zap x free, by flush", fetch_zap_free<ExploredFlush>},
       {"dirty fetch x rmap chain", fetch_chain<R>},

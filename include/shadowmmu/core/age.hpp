@@ -51,7 +51,8 @@ template <class S>
       const Gfn region{(at.value() / Level{2}.frames() + 1) * Level{2}.frames()};
       Gfn stop = region < slot->end() ? region : slot->end();
       if (end < stop) stop = end;
-      for (unsigned l = 1; l <= S::Arch::kMaxLeafLevel; ++l)
+      // From above: a split moves a page's leaf down.
+      for (unsigned l = S::Arch::kMaxLeafLevel; l != 0; --l)
         for (Gfn g = at; g < stop; g = g + Level{l}.frames()) {
           const std::uint32_t* head = slot->rmap_for_reader(g, Level{l});
           if (head == nullptr) break;
@@ -59,9 +60,9 @@ template <class S>
           S::Rmap::look(s.cells, *head, seen);
           unsure = unsure || !seen.whole;
           for (unsigned n = 0; n < seen.count; ++n) {
-            const EntryHandle e = seen[n];
-            if (S::Arch::accessed(s.caps, S::Memory::template load<Order::Relaxed>(s.page(e.page()).table[e.entry()])))
-              return true;
+            const auto& p = s.page(seen[n].page());
+            const auto e = S::Memory::template load<Order::Acquire>(p.table[seen[n].entry()]);
+            if (S::Arch::present(e) && is_leaf<S>(p, e) && S::Arch::accessed(s.caps, e)) return true;
           }
         }
       at = stop;

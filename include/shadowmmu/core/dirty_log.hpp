@@ -73,11 +73,9 @@ template <class S>
 class LogByReader {
  public:
   LogByReader(S& s, FlushOwed& owed) noexcept : s_(s), owed_(owed) {}
-  [[nodiscard]] bool dirty(SlotOf<S>& slot, Gfn gfn) noexcept {
-    bool found = false;
-    const bool whole = look(slot, gfn, Level{1}, [&](EntryHandle e) { found = found || leaf_dirty(s_, e); });
-    return found || !whole;
-  }
+  /// D bits are read under the lock (see take_log): where the method has become theirs just now, everything may be
+  /// dirty.
+  [[nodiscard]] bool dirty(SlotOf<S>&, Gfn) const noexcept { return true; }
   void rearm(SlotOf<S>& slot, Gfn gfn, DirtyMethod m) noexcept {
     for (unsigned l = 1; l <= S::Arch::kMaxLeafLevel; ++l) {
       const bool whole = look(slot, gfn, Level{l}, [&](EntryHandle e) {
@@ -262,6 +260,9 @@ template <class S>
       LogByReader<S> by(s, owed);
       const std::uint64_t word = take_log_word<S>(*slot.value(), n, cell, r.mask, r.rearm, by);
       if (r.out != nullptr) r.out[n - r.first] = word;
+      // Where a mark was taken CPUs may know the page as writable though no leaf says so: the lock's holder may have
+      // taken it, and not flushed yet.
+      if (r.rearm && (word & r.mask) != 0) owed |= flush_for_gfns<S>(slot.value()->first() + n * 64, 64);
       left[n - i] = by.left();
       any = any || by.left() != 0;
     }
@@ -269,16 +270,18 @@ template <class S>
   if (!any) return Unit{};
   ExclusiveGuard<S> g(s);
   SlotOf<S>* slot = s.snapshot->by_id(r.slot);
-  if (slot == nullptr) return Unit{};  // its entries went with it
+  // Where the slot or its log has gone its entries have, too; it may have come back smaller.
+  if (slot == nullptr || slot->log() == DirtyMethod::Off) return Unit{};
   for (std::uint64_t n = i; n < end; ++n)
-    for (std::uint64_t bits = left[n - i]; bits != 0; bits &= bits - 1)
-      LogByLock<S>(s, g).rearm(*slot, slot->first() + n * 64 + static_cast<unsigned>(std::countr_zero(bits)),
-                               slot->log());
+    for (std::uint64_t bits = left[n - i]; bits != 0; bits &= bits - 1) {
+      const Gfn gfn = slot->first() + n * 64 + static_cast<unsigned>(std::countr_zero(bits));
+      if (slot->contains(gfn)) LogByLock<S>(s, g).rearm(*slot, gfn, slot->log());
+    }
   return Unit{};
 }
 
-/// Effects: carries the request out as a reader, a section for 8 words, and flushes once. By D bits that is only where
-/// each entry maps one gfn for life and rmaps do not branch; else under the lock.
+/// Effects: carries the request out as a reader, a section for 8 words, and flushes once. Logs by D bits are taken
+/// under the lock: while its holder drops a leaf, neither D nor the mark is there for a moment.
 template <class S>
 [[nodiscard]] Status take_log(S& s, [[maybe_unused]] typename S::Reader& reader, const LogRequest& r) noexcept {
   if constexpr (!S::kLockless) {
@@ -293,7 +296,7 @@ template <class S>
       if (!slot) return slot.error();
       by_d = slot.value()->log() == DirtyMethod::DirtyBit;
     }
-    if (by_d && S::Arch::kGuests.indirect()) return take_log(s, r);
+    if (by_d) return take_log(s, r);
     const std::uint64_t end = r.first + r.count;
     for (std::uint64_t i = r.first; i < end && status.ok(); i += 8)
       status = take_log_words(s, reader, r, i, end - i < 8 ? end : i + 8, owed);

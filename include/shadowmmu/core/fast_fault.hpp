@@ -42,10 +42,14 @@ template <class S>
       at = Arch::address(e).value();
     }
     if (l == 0) return false;
-    if (Arch::writable(e)) return true;  // somebody else's fault was faster
-    if (!Arch::restorable(e)) return false;
+    const bool writable = Arch::writable(e);
+    if (!writable && !Arch::restorable(e)) return false;
     SlotOf<S>* slot = section.slots().find(gfn, v.slot_hint);
     if (slot == nullptr || slot->read_only() || (l > 1 && slot->log() != DirtyMethod::Off)) return false;
+    if (writable) {
+      slot->mark_dirty(gfn);  // somebody else's fault was faster, and may not have come to its mark yet
+      return true;
+    }
     if (!Memory::template compare_exchange<Order::AcqRel>(*cell, e, Arch::restored(s.caps, e))) continue;
     slot->mark_dirty(gfn);
     return true;

@@ -50,7 +50,7 @@ class TableSection {
 template <class S>
 [[nodiscard]] std::uint64_t first_table(S& s, const typename S::Vcpu& v, Gva a) noexcept {
   const unsigned i = a.value() >> 30U & 3U;
-  if constexpr (S::kLockless) return S::Memory::template load<Order::Acquire>(v.shown_root[i]);
+  if constexpr (S::kShowsRoots) return S::Memory::template load<Order::Acquire>(v.shown_root[i]);
   const bool fit = S::Memory::plain(v.reload) == 0 && !root_stale(s, v) && v.root.role == v.role;
   return fit ? root_word(s, v, pae_shape<S>(v) ? i : 0U) : 0;
 }

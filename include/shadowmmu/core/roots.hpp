@@ -47,7 +47,7 @@ template <class S>
 /// critical section. Locking: the Mmu's lock.
 template <class S>
 void show_root([[maybe_unused]] S& s, [[maybe_unused]] typename S::Vcpu& v) noexcept {
-  if constexpr (S::kLockless) {
+  if constexpr (S::kShowsRoots) {
     std::uint64_t word = root_word(s, v, 0);
     for (unsigned i = 0; i < 4; ++i) {
       if (i != 0 && pae_shape<S>(v)) word = root_word(s, v, i);

@@ -62,13 +62,18 @@ FlushOwed drop_leaf(S& s, Entries<S> h, typename S::Page& p, unsigned i) noexcep
   return clear_leaf(s, h, p, i);
 }
 
-/// The flush that a changed leaf owes: by address where the hardware tags entries with the gfn, else everything.
+/// The flush that changed leaves of gfns owe: by address where the hardware tags entries with the gfn, else everything.
 template <class S>
-[[nodiscard]] FlushOwed flush_for(S& s, const typename S::Page& p, unsigned i) noexcept {
+[[nodiscard]] FlushOwed flush_for_gfns(Gfn first, std::uint64_t pages) noexcept {
   if constexpr (!S::Arch::kGuests.indirect())
-    return FlushOwed::range(s.leaf_gfn(p, i).value(), p.role.level().frames());
+    return FlushOwed::range(first.value(), pages);
   else
     return FlushOwed::all();
+}
+/// The flush that a changed leaf owes.
+template <class S>
+[[nodiscard]] FlushOwed flush_for(S& s, const typename S::Page& p, unsigned i) noexcept {
+  return flush_for_gfns<S>(s.leaf_gfn(p, i), p.role.level().frames());
 }
 
 /// Effects: replaces the leaf by change(leaf), a D mark that goes being noted. Returns: whether it differs now.

@@ -44,6 +44,8 @@ struct State {
   using Pages = PageList<Page>;
   /// Readers may walk shadow tables without the lock; pages are freed after a grace period.
   static constexpr bool kLockless = Readership<L>::kTables;
+  /// Roots are shown to other threads, which may look at a vCPU's role and registers only so.
+  static constexpr bool kShowsRoots = Memory::kManyAgents;
   using Grace = typename Readership<L>::Policy::template Domain<Memory>;
   using Reader = typename Grace::Reader;
   using Vcpu = VcpuState<C, Reader>;
