@@ -40,21 +40,16 @@ template <class S>
   if constexpr (!S::kLockless) {
     return age_range(s, first, pages, false);
   } else {
-    const std::uint64_t most = ~std::uint64_t{0} - first.value();
-    const Gfn end = first + (pages < most ? pages : most);
+    const Gfn end = range_end(first, pages);
     bool unsure = false;
-    for (Gfn at = first; at < end;) {
+    for (Gfn at = first;;) {
       const ReadSection<S> section(s, reader);
-      SlotOf<S>* slot = section.slots().find_from(at);
-      if (slot == nullptr || slot->first() >= end) break;
-      if (at < slot->first()) at = slot->first();
-      const Gfn region{(at.value() / Level{2}.frames() + 1) * Level{2}.frames()};
-      Gfn stop = region < slot->end() ? region : slot->end();
-      if (end < stop) stop = end;
+      const Region<S> r = next_region<S>(section.slots(), at, end);
+      if (r.slot == nullptr) break;
       // From above: a split moves a page's leaf down.
       for (unsigned l = S::Arch::kMaxLeafLevel; l != 0; --l)
-        for (Gfn g = at; g < stop; g = g + Level{l}.frames()) {
-          const std::uint32_t* head = slot->rmap_for_reader(g, Level{l});
+        for (Gfn g = r.first; g < r.end; g = g + Level{l}.frames()) {
+          const std::uint32_t* head = r.slot->rmap_for_reader(g, Level{l});
           if (head == nullptr) break;
           typename S::Rmap::Seen seen;
           S::Rmap::look(s.cells, *head, seen);
@@ -65,7 +60,7 @@ template <class S>
             if (S::Arch::present(e) && is_leaf<S>(p, e) && S::Arch::accessed(s.caps, e)) return true;
           }
         }
-      at = stop;
+      at = r.end;
     }
     return unsure && age_range(s, first, pages, false);
   }

@@ -20,6 +20,7 @@ template <class S>
 template <class S>
 void show_registers(typename S::Vcpu& v, bool controls) noexcept {
   using Memory = typename S::Memory;
+  if constexpr (!S::kShowsVcpus) return;
   ShownRegisters& r = v.shown;
   const std::uint64_t sequence = Memory::plain(r.sequence);
   Memory::template store<Order::Relaxed>(r.sequence, sequence + 1);

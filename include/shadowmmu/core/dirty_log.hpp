@@ -2,6 +2,7 @@
 #pragma once
 #include <bit>
 #include <cstdint>
+#include <utility>
 
 #include "shadowmmu/core/slot_ops.hpp"
 
@@ -38,10 +39,22 @@ FlushOwed rearm_head(S& s, Entries<S> h, const std::uint32_t& head, DirtyMethod 
   return owed;
 }
 
-/// Returns: whether the leaf has D set.
+/// Effects: gfns of word i whose 4 KiB leaves have D set are in the log.
 template <class S>
-[[nodiscard]] bool leaf_dirty(S& s, EntryHandle e) noexcept {
-  return S::Arch::dirty(s.caps, S::Memory::template load<Order::Relaxed>(s.page(e.page()).table[e.entry()]));
+void harvest_d_bits(S& s, Entries<S> h, SlotOf<S>& slot, std::uint64_t i) noexcept {
+  h.verify(s.lock);
+  const Gfn first = slot.first() + i * 64;
+  const Gfn end = slot.end() - first < 64 ? slot.end() : first + 64;
+  for (Gfn gfn = first; gfn < end; gfn = gfn + 1) {
+    const std::uint32_t* head = slot.rmap(gfn, Level{1});
+    if (head == nullptr) continue;
+    bool dirty = false;
+    S::Rmap::for_each(s.cells, *head, [&](EntryHandle e) {
+      const std::uint64_t leaf = S::Memory::template load<Order::Relaxed>(s.page(e.page()).table[e.entry()]);
+      dirty = dirty || S::Arch::dirty(s.caps, leaf);
+    });
+    if (dirty) slot.mark_dirty(gfn);
+  }
 }
 
 /// The leaves of a slot's gfns, as the lock's holder finds them.
@@ -49,17 +62,10 @@ template <class S>
 class LogByLock {
  public:
   LogByLock(S& s, ExclusiveGuard<S>& g) noexcept : s_(s), g_(g) {}
-  /// Returns: whether a 4 KiB leaf of gfn has D set.
-  [[nodiscard]] bool dirty(SlotOf<S>& slot, Gfn gfn) noexcept {
-    bool found = false;
-    if (const std::uint32_t* head = slot.rmap(gfn, Level{1}); head != nullptr)
-      S::Rmap::for_each(s_.cells, *head, [&](EntryHandle e) { found = found || leaf_dirty(s_, e); });
-    return found;
-  }
-  void rearm(SlotOf<S>& slot, Gfn gfn, DirtyMethod m) noexcept {
+  void rearm(SlotOf<S>& slot, Gfn gfn) noexcept {
     for (unsigned l = 1; l <= S::Arch::kMaxLeafLevel; ++l)
       if (const std::uint32_t* head = slot.rmap(gfn, Level{l}); head != nullptr)
-        g_.owe(rearm_head(s_, Entries<S>(g_.held()), *head, m));
+        g_.owe(rearm_head(s_, Entries<S>(g_.held()), *head, slot.log()));
   }
 
  private:
@@ -67,37 +73,29 @@ class LogByLock {
   ExclusiveGuard<S>& g_;
 };
 
-/// The same as a reader finds them, in a section. What it cannot tell for sure it leaves to the lock's holder.
-/// Source: X. Guangrong, "KVM: MMU: locklessly write-protect page" (2013).
+/// The same as a reader finds them, in a section, for a log by write protection. What it cannot tell for sure it leaves
+/// to the lock's holder. Source: X. Guangrong, "KVM: MMU: locklessly write-protect page" (2013).
 template <class S>
 class LogByReader {
  public:
   LogByReader(S& s, FlushOwed& owed) noexcept : s_(s), owed_(owed) {}
-  /// D bits are read under the lock (see take_log): where the method has become theirs just now, everything may be
-  /// dirty.
-  [[nodiscard]] bool dirty(SlotOf<S>&, Gfn) const noexcept { return true; }
-  void rearm(SlotOf<S>& slot, Gfn gfn, DirtyMethod m) noexcept {
+  void rearm(SlotOf<S>& slot, Gfn gfn) noexcept {
     for (unsigned l = 1; l <= S::Arch::kMaxLeafLevel; ++l) {
-      const bool whole = look(slot, gfn, Level{l}, [&](EntryHandle e) {
-        const auto& p = s_.page(e.page());
-        owed_ |= rearm_leaf(s_, p, e.entry(), m, p.role.direct());
-      });
-      if (!whole) left_ |= std::uint64_t{1} << ((gfn - slot.first()) & 63U);
+      const std::uint32_t* head = slot.rmap_for_reader(gfn, Level{l});
+      if (head == nullptr) continue;
+      typename S::Rmap::Seen seen;
+      S::Rmap::look(s_.cells, *head, seen);
+      for (unsigned n = 0; n < seen.count; ++n) {
+        const auto& p = s_.page(seen[n].page());
+        owed_ |= rearm_leaf(s_, p, seen[n].entry(), DirtyMethod::WriteProtect, p.role.direct());
+      }
+      if (!seen.whole) left_ |= std::uint64_t{1} << ((gfn - slot.first()) & 63U);
     }
   }
   /// Returns: which gfns of the word are left, a bit each.
   [[nodiscard]] std::uint64_t left() const noexcept { return left_; }
 
  private:
-  template <class F>
-  bool look(SlotOf<S>& slot, Gfn gfn, Level l, F&& visit) noexcept {
-    const std::uint32_t* head = slot.rmap_for_reader(gfn, l);
-    if (head == nullptr) return true;
-    typename S::Rmap::Seen seen;
-    S::Rmap::look(s_.cells, *head, seen);
-    for (unsigned n = 0; n < seen.count; ++n) visit(seen[n]);
-    return seen.whole;
-  }
   S& s_;
   FlushOwed& owed_;
   std::uint64_t left_ = 0;
@@ -183,24 +181,18 @@ RegionWork collapse_region(S& s, ExclusiveGuard<S>& g, SlotOf<S>& slot, Gfn firs
   return {end, 8};
 }
 
-/// Effects: what the D bits of 64 gfns say is in word i of the log; with `rearm`, the gfns of `mask` that are set there
-/// are cleared, then their next writes will be seen: in this order. Returns: the word, as it was. Flush: owed by `by`.
+/// Effects: with `rearm`, the gfns of `mask` that are set in word i are cleared, then their next writes will be seen:
+/// in this order. Returns: the word, as it was. Flush: owed by `by`.
 template <class S, class By>
 std::uint64_t take_log_word(SlotOf<S>& slot, std::uint64_t i, std::uint64_t* word, std::uint64_t mask, bool rearm,
-                            By&& by) noexcept {
+                            By& by) noexcept {
   using Memory = typename S::Memory;
-  const Gfn first = slot.first() + i * 64;
-  const unsigned count = slot.end() - first < 64 ? static_cast<unsigned>(slot.end() - first) : 64U;
-  const DirtyMethod method = slot.log();
-  if (method == DirtyMethod::DirtyBit)
-    for (unsigned n = 0; n < count; ++n)
-      if (by.dirty(slot, first + n)) slot.mark_dirty(first + n);
   std::uint64_t old = Memory::template load<Order::Relaxed>(*word);
   if (!rearm || (old & mask) == 0) return old;
   while (!Memory::template compare_exchange<Order::AcqRel>(*word, old, old & ~mask)) {
   }
   for (std::uint64_t bits = old & mask; bits != 0; bits &= bits - 1)
-    by.rearm(slot, first + static_cast<unsigned>(std::countr_zero(bits)), method);
+    by.rearm(slot, slot.first() + i * 64 + static_cast<unsigned>(std::countr_zero(bits)));
   return old;
 }
 
@@ -234,8 +226,9 @@ template <class S>
   Progress walk(at);
   for (; at.next < at.end; at.next = at.next + 1) {
     const std::uint64_t i = at.next.value();
-    const std::uint64_t word =
-        take_log_word<S>(*slot.value(), i, slot.value()->log_word(i), r.mask, r.rearm, LogByLock<S>(s, g));
+    if (slot.value()->log() == DirtyMethod::DirtyBit) harvest_d_bits(s, Entries<S>(g.held()), *slot.value(), i);
+    LogByLock<S> by(s, g);
+    const std::uint64_t word = take_log_word<S>(*slot.value(), i, slot.value()->log_word(i), r.mask, r.rearm, by);
     if (r.out != nullptr) r.out[i - r.first] = word;
     walk.add(1);
     g.yield(walk);
@@ -243,18 +236,24 @@ template <class S>
   return Unit{};
 }
 
-/// Effects: carries out words [i, end) of the request in one section. What a reader could not find for sure is done
-/// under the lock afterwards: rmaps of many leaves, or such as change all the time. Requires: 8 words at most.
+/// Effects: carries out up to 8 words of the request from word i on, in one section, and moves i behind them. What a
+/// reader could not find for sure is done under the lock afterwards: rmaps of many leaves, or such as change all the
+/// time. The rest of a log by D bits is all done so: while the lock's holder drops a leaf, neither D nor the mark is
+/// there for a moment.
 template <class S>
-[[nodiscard]] Status take_log_words(S& s, typename S::Reader& reader, const LogRequest& r, std::uint64_t i,
-                                    std::uint64_t end, FlushOwed& owed) noexcept {
+[[nodiscard]] Status take_log_words(S& s, typename S::Reader& reader, const LogRequest& r, std::uint64_t& i,
+                                    FlushOwed& owed) noexcept {
+  const std::uint64_t first = std::exchange(i, r.first + r.count - i < 8 ? r.first + r.count : i + 8);
   std::uint64_t left[8] = {};
   bool any = false;
+  bool by_d = false;
   {
+    // A log that is off or by D bits by now cannot be back by write protection before the section ends.
     const ReadSection<S> section(s, reader);
     const Result<SlotOf<S>*> slot = logged_slot<S>(section.slots(), r);
     if (!slot) return slot.error();
-    for (std::uint64_t n = i; n < end; ++n) {
+    by_d = slot.value()->log() == DirtyMethod::DirtyBit;
+    for (std::uint64_t n = first; n < i && !by_d; ++n) {
       std::uint64_t* cell = slot.value()->log_word(n);
       if (cell == nullptr) return Error::LogInactive;
       LogByReader<S> by(s, owed);
@@ -263,25 +262,33 @@ template <class S>
       // Where a mark was taken CPUs may know the page as writable though no leaf says so: the lock's holder may have
       // taken it, and not flushed yet.
       if (r.rearm && (word & r.mask) != 0) owed |= flush_for_gfns<S>(slot.value()->first() + n * 64, 64);
-      left[n - i] = by.left();
+      left[n - first] = by.left();
       any = any || by.left() != 0;
     }
+  }
+  if (by_d) {
+    i = r.first + r.count;
+    LogRequest rest = r;
+    rest.first = first;
+    rest.count = i - first;
+    if (r.out != nullptr) rest.out = r.out + (first - r.first);
+    return take_log(s, rest);
   }
   if (!any) return Unit{};
   ExclusiveGuard<S> g(s);
   SlotOf<S>* slot = s.snapshot->by_id(r.slot);
   // Where the slot or its log has gone its entries have, too; it may have come back smaller.
   if (slot == nullptr || slot->log() == DirtyMethod::Off) return Unit{};
-  for (std::uint64_t n = i; n < end; ++n)
-    for (std::uint64_t bits = left[n - i]; bits != 0; bits &= bits - 1) {
+  LogByLock<S> by(s, g);
+  for (std::uint64_t n = first; n < i; ++n)
+    for (std::uint64_t bits = left[n - first]; bits != 0; bits &= bits - 1) {
       const Gfn gfn = slot->first() + n * 64 + static_cast<unsigned>(std::countr_zero(bits));
-      if (slot->contains(gfn)) LogByLock<S>(s, g).rearm(*slot, gfn, slot->log());
+      if (slot->contains(gfn)) by.rearm(*slot, gfn);
     }
   return Unit{};
 }
 
-/// Effects: carries the request out as a reader, a section for 8 words, and flushes once. Logs by D bits are taken
-/// under the lock: while its holder drops a leaf, neither D nor the mark is there for a moment.
+/// Effects: carries the request out as a reader, a section for 8 words, and flushes once.
 template <class S>
 [[nodiscard]] Status take_log(S& s, [[maybe_unused]] typename S::Reader& reader, const LogRequest& r) noexcept {
   if constexpr (!S::kLockless) {
@@ -289,17 +296,10 @@ template <class S>
   } else {
     FlushOwed owed;
     Status status = Unit{};
-    bool by_d = false;
-    {
-      const ReadSection<S> section(s, reader);
-      const Result<SlotOf<S>*> slot = logged_slot<S>(section.slots(), r);
-      if (!slot) return slot.error();
-      by_d = slot.value()->log() == DirtyMethod::DirtyBit;
-    }
-    if (by_d) return take_log(s, r);
-    const std::uint64_t end = r.first + r.count;
-    for (std::uint64_t i = r.first; i < end && status.ok(); i += 8)
-      status = take_log_words(s, reader, r, i, end - i < 8 ? end : i + 8, owed);
+    std::uint64_t i = r.first;
+    do {  // once even for no word at all: to say what is wrong with the request
+      status = take_log_words(s, reader, r, i, owed);
+    } while (status.ok() && i < r.first + r.count);
     s.flush_unlocked(owed);
     return status;
   }

@@ -29,28 +29,18 @@ template <class S>
   constexpr unsigned kTries = 4;
   const Gfn gfn{a.value() >> kPageShift};
   for (unsigned tries = 0; tries < kTries; ++tries) {
-    std::uint64_t at = Memory::template load<Order::Acquire>(v.shown_root[a.value() >> 30U & 3U]);
-    std::uint64_t* cell = nullptr;
-    std::uint64_t e = 0;
-    auto l = static_cast<unsigned>(at & kPageMask);
-    for (; l != 0; --l) {
-      cell =
-          static_cast<std::uint64_t*>(s.host.to_virt(Hpa{at & ~std::uint64_t{kPageMask}})) + Level{l}.index(a.value());
-      e = Memory::template load<Order::Acquire>(*cell);
-      if (!Arch::present(e)) return false;
-      if (Arch::leaf(e, Level{l})) break;
-      at = Arch::address(e).value();
-    }
-    if (l == 0) return false;
+    const ShadowWalk<S> w(s, v, a);
+    if (!w.leaf) return false;
+    std::uint64_t e = w.entry;
     const bool writable = Arch::writable(e);
     if (!writable && !Arch::restorable(e)) return false;
     SlotOf<S>* slot = section.slots().find(gfn, v.slot_hint);
-    if (slot == nullptr || slot->read_only() || (l > 1 && slot->log() != DirtyMethod::Off)) return false;
+    if (slot == nullptr || slot->read_only() || (w.level > 1 && slot->log() != DirtyMethod::Off)) return false;
     if (writable) {
       slot->mark_dirty(gfn);  // somebody else's fault was faster, and may not have come to its mark yet
       return true;
     }
-    if (!Memory::template compare_exchange<Order::AcqRel>(*cell, e, Arch::restored(s.caps, e))) continue;
+    if (!Memory::template compare_exchange<Order::AcqRel>(*w.cell, e, Arch::restored(s.caps, e))) continue;
     slot->mark_dirty(gfn);
     return true;
   }

@@ -16,13 +16,18 @@ namespace shadowmmu::core {
 /// One fault on its way. Lives on the stack of handle_fault.
 template <class S>
 struct Fault {
-  Fault(S& state, typename S::Vcpu& vcpu, const SlotsOf<S>& snapshot, Gva a, AccessRequest r) noexcept
-      : s(state), v(vcpu), slots(&snapshot), slots_version(snapshot.version()), address(a), request(r) {}
+  Fault(S& state, typename S::Vcpu& vcpu, Gva a, AccessRequest r) noexcept
+      : s(state), v(vcpu), address(a), request(r) {}
+  /// Effects: the fault goes by these memslots. Locking: a section.
+  void look_at(const SlotsOf<S>& snapshot) noexcept {
+    slots = &snapshot;
+    slots_version = snapshot.version();
+  }
 
   S& s;
   typename S::Vcpu& v;
-  const SlotsOf<S>* slots;  ///< outside of the section only where slots_unchanged
-  std::uint64_t slots_version;
+  const SlotsOf<S>* slots = nullptr;  ///< outside of the section only where slots_unchanged
+  std::uint64_t slots_version = 0;
   Gva address{};
   AccessRequest request{};
   Access granted{};           ///< what the guest's tables grant, whatever the request made of it

@@ -108,13 +108,15 @@ template <class S>
     }
   }
   if (!v.magazine.ready() && !supply(s, v)) return FaultOutcome::of(Kind::OutOfMemory);
-  ReadSection<S> section(s, v.reader);
-  hint_path(s, v, address);
-  Fault<S> f(s, v, section.slots(), address, request);
+  Fault<S> f(s, v, address, request);
   f.mmio_generation = mmio_generation;
-  f.invalidate_seq = S::Memory::template load<Order::Acquire>(s.invalidate_seq);
-  const Resolved r = resolve(f, smap_enforced);
-  section.end();
+  const Resolved r = [&]() noexcept {
+    const ReadSection<S> section(s, v.reader);
+    hint_path(s, v, address);
+    f.look_at(section.slots());
+    f.invalidate_seq = S::Memory::template load<Order::Acquire>(s.invalidate_seq);
+    return resolve(f, smap_enforced);
+  }();
   switch (r.next) {
     case Resolved::Next::Install:
       return install(f);

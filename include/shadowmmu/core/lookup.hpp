@@ -45,37 +45,20 @@ class TableSection {
   Hold held_;
 };
 
-/// Returns: the table at which a walk of v's for `a` begins, and its level in the low bits; 0 where v has no root, or
-/// none that it may run on.
-template <class S>
-[[nodiscard]] std::uint64_t first_table(S& s, const typename S::Vcpu& v, Gva a) noexcept {
-  const unsigned i = a.value() >> 30U & 3U;
-  if constexpr (S::kShowsRoots) return S::Memory::template load<Order::Acquire>(v.shown_root[i]);
-  const bool fit = S::Memory::plain(v.reload) == 0 && !root_stale(s, v) && v.root.role == v.role;
-  return fit ? root_word(s, v, pae_shape<S>(v) ? i : 0U) : 0;
-}
-
 /// Returns: the leaf that the shadow tables of v hold for the address, as it was at some moment of the call. Not
 /// present where v has no root, or none that it may run on. A table that is unlinked meanwhile stays readable; its
 /// entries are gone before it is freed. Complexity: O(levels), an atomic load each.
 template <class S>
 [[nodiscard]] EntryInfo lookup(S& s, const TableSection<S>&, const typename S::Vcpu& v, Gva a) noexcept {
-  using Memory = typename S::Memory;
-  std::uint64_t at = first_table(s, v, a);
-  EntryInfo none;
-  none.level = Level{S::Arch::kRootLevel + 1};
-  for (auto l = static_cast<unsigned>(at & kPageMask); l != 0; --l) {
-    const Level level{l};
-    const auto* table = static_cast<const std::uint64_t*>(s.host.to_virt(Hpa{at & ~std::uint64_t{kPageMask}}));
-    const std::uint64_t e = Memory::template load<Order::Acquire>(table[level.index(a.value())]);
-    none.level = level;
-    if (!S::Arch::present(e)) break;
-    if (S::Arch::leaf(e, level))
-      return {true, frame_of(S::Arch::address(e)) + (a.value() >> kPageShift & (level.frames() - 1)), level,
-              S::Arch::rights(e), e};
-    at = S::Arch::address(e).value();
-  }
-  return none;
+  const ShadowWalk<S> w(s, v, a);
+  EntryInfo info;
+  info.level = Level{w.level};
+  if (!w.leaf) return info;
+  info.present = true;
+  info.pfn = frame_of(S::Arch::address(w.entry)) + (a.value() >> kPageShift & (info.level.frames() - 1));
+  info.rights = S::Arch::rights(w.entry);
+  info.entry = w.entry;
+  return info;
 }
 
 /// A vCPU's registers as another thread sees them.
@@ -89,6 +72,7 @@ struct RegisterView {
 template <class S>
 [[nodiscard]] RegisterView view_registers(const S& s, const typename S::Vcpu& v) noexcept {
   using Memory = typename S::Memory;
+  if constexpr (!S::kShowsVcpus) return {v.paging, v.cr3, {v.pdpte[0], v.pdpte[1], v.pdpte[2], v.pdpte[3]}};
   const ShownRegisters& r = v.shown;
   for (;;) {
     const std::uint64_t before = Memory::template load<Order::Acquire>(r.sequence);

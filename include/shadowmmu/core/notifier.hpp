@@ -16,22 +16,41 @@ struct RegionWork {
 /// `reached` of work that wants no more.
 inline constexpr Gfn kEverywhere{~std::uint64_t{0}};
 
+/// Returns: the end of `pages` gfns from `first`; a range that wraps ends at the last gfn.
+[[nodiscard]] constexpr Gfn range_end(Gfn first, std::uint64_t pages) noexcept {
+  const std::uint64_t most = ~std::uint64_t{0} - first.value();
+  return first + (pages < most ? pages : most);
+}
+
+/// Part of a slot that lies in one 2 MiB region.
+template <class S>
+struct Region {
+  SlotOf<S>* slot = nullptr;  ///< none: there is no more
+  Gfn first{}, end{};
+};
+/// Returns: the first part of a slot in [first, end).
+template <class S>
+[[nodiscard]] Region<S> next_region(const SlotsOf<S>& slots, Gfn first, Gfn end) noexcept {
+  if (!(first < end)) return {};
+  SlotOf<S>* slot = slots.find_from(first);
+  if (slot == nullptr || slot->first() >= end) return {};
+  const Gfn at = first < slot->first() ? slot->first() : first;
+  const Gfn region_end{(at.value() / Level{2}.frames() + 1) * Level{2}.frames()};
+  const Gfn stop = region_end < slot->end() ? region_end : slot->end();
+  return {slot, at, stop < end ? stop : end};
+}
+
 /// Calls work(slot, first, end) for the part of each slot that lies in [first, first + pages), in pieces of one 2 MiB
 /// region at most, upwards; work that has done enough for one critical section stops short of the end and is called
 /// again from there. The lock may be let go between two calls, so the slot is looked up anew for each.
 template <class S, class F>
 void for_each_region(S& s, ExclusiveGuard<S>& g, Gfn first, std::uint64_t pages, F&& work) noexcept {
-  const std::uint64_t most = ~std::uint64_t{0} - first.value();
-  GfnCursor at{first, first + (pages < most ? pages : most)};
+  GfnCursor at{first, range_end(first, pages)};
   Progress walk(at);
-  while (at.next < at.end) {
-    SlotOf<S>* slot = s.snapshot->find_from(at.next);
-    if (slot == nullptr || slot->first() >= at.end) return;
-    if (at.next < slot->first()) at.next = slot->first();
-    const Gfn region_end{(at.next.value() / Level{2}.frames() + 1) * Level{2}.frames()};
-    Gfn end = region_end < slot->end() ? region_end : slot->end();
-    if (at.end < end) end = at.end;
-    const RegionWork done = work(*slot, at.next, end);
+  for (;;) {
+    const Region<S> r = next_region<S>(*s.snapshot, at.next, at.end);
+    if (r.slot == nullptr) return;
+    const RegionWork done = work(*r.slot, r.first, r.end);
     walk.add(done.pages);
     at.next = done.reached;
     g.yield(walk);
@@ -78,8 +97,7 @@ RegionWork zap_leaves(S& s, ExclusiveGuard<S>& g, SlotOf<S>& slot, Gfn first, Gf
 template <class S>
 void invalidate_begin(S& s, Gfn first, std::uint64_t pages) noexcept {
   ExclusiveGuard<S> g(s);
-  const std::uint64_t most = ~std::uint64_t{0} - first.value();
-  const Gfn end = first + (pages < most ? pages : most);
+  const Gfn end = range_end(first, pages);
   if (S::Memory::plain(s.invalidating) == 0) {
     s.invalidate_first = first;
     s.invalidate_end = end;

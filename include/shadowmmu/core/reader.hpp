@@ -21,11 +21,7 @@ class ReadSection {
     s.grace.enter(r);
   }
   ReadSection(const ReadSection&) = delete;
-  ~ReadSection() { end(); }
-  /// Effects: ends it before its time. Idempotent.
-  void end() noexcept {
-    if (!open_) return;
-    open_ = false;
+  ~ReadSection() {
     state_.grace.leave(reader_);
     if constexpr (requires { state_.lock.section_ended(); }) {
       state_.lock.section_ended();
@@ -40,7 +36,6 @@ class ReadSection {
  private:
   S& state_;
   typename S::Reader& reader_;
-  bool open_ = true;
 };
 
 /// Effects: waits until every section that is open has ended. Locking: the slots lock or the Mmu's must be held; no

@@ -47,7 +47,7 @@ template <class S>
 /// critical section. Locking: the Mmu's lock.
 template <class S>
 void show_root([[maybe_unused]] S& s, [[maybe_unused]] typename S::Vcpu& v) noexcept {
-  if constexpr (S::kShowsRoots) {
+  if constexpr (S::kShowsVcpus) {
     std::uint64_t word = root_word(s, v, 0);
     for (unsigned i = 0; i < 4; ++i) {
       if (i != 0 && pae_shape<S>(v)) word = root_word(s, v, i);
@@ -55,6 +55,39 @@ void show_root([[maybe_unused]] S& s, [[maybe_unused]] typename S::Vcpu& v) noex
     }
   }
 }
+
+/// Returns: the table at which a walk of v's for `a` begins, and its level in the low bits; 0 where v has no root, or
+/// none that it may run on.
+template <class S>
+[[nodiscard]] std::uint64_t first_table(S& s, const typename S::Vcpu& v, Gva a) noexcept {
+  const unsigned i = a.value() >> 30U & 3U;
+  if constexpr (S::kShowsVcpus) return S::Memory::template load<Order::Acquire>(v.shown_root[i]);
+  const bool fit = S::Memory::plain(v.reload) == 0 && !root_stale(s, v) && v.root.role == v.role;
+  return fit ? root_word(s, v, pae_shape<S>(v) ? i : 0U) : 0;
+}
+
+/// A walk of shadow tables by the entries that hardware reads: needs no metadata, so that any thread may do it.
+/// Complexity: O(levels), an atomic load each. Locking: the lock, or a section where the lock policy has readers.
+template <class S>
+struct ShadowWalk {
+  ShadowWalk(S& s, const typename S::Vcpu& v, Gva a) noexcept {
+    std::uint64_t at = first_table(s, v, a);
+    for (auto l = static_cast<unsigned>(at & kPageMask); l != 0; --l) {
+      level = l;
+      cell =
+          static_cast<std::uint64_t*>(s.host.to_virt(Hpa{at & ~std::uint64_t{kPageMask}})) + Level{l}.index(a.value());
+      entry = S::Memory::template load<Order::Acquire>(*cell);
+      if (!S::Arch::present(entry)) return;
+      leaf = S::Arch::leaf(entry, Level{l});
+      if (leaf) return;
+      at = S::Arch::address(entry).value();
+    }
+  }
+  std::uint64_t* cell = nullptr;             ///< of the entry at which the walk ended; none: no root
+  std::uint64_t entry = 0;                   ///< as it was read
+  unsigned level = S::Arch::kRootLevel + 1;  ///< of that entry; root level + 1: no root
+  bool leaf = false;                         ///< whether it is a present leaf
+};
 
 /// Effects: the vCPU has no root; it is remembered among the previous ones. Pages that were invalid are freed with the
 /// last reference.

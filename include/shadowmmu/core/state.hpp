@@ -44,8 +44,9 @@ struct State {
   using Pages = PageList<Page>;
   /// Readers may walk shadow tables without the lock; pages are freed after a grace period.
   static constexpr bool kLockless = Readership<L>::kTables;
-  /// Roots are shown to other threads, which may look at a vCPU's role and registers only so.
-  static constexpr bool kShowsRoots = Memory::kManyAgents;
+  /// Where there are several agents, vCPUs show their roots and registers in cells; else they are looked at as they
+  /// are.
+  static constexpr bool kShowsVcpus = Memory::kManyAgents;
   using Grace = typename Readership<L>::Policy::template Domain<Memory>;
   using Reader = typename Grace::Reader;
   using Vcpu = VcpuState<C, Reader>;

@@ -60,7 +60,7 @@ void unaccount_shadowed(S& s, typename S::Page& p) noexcept {
 /// Effects: readers find the vCPU's root no more. Locking: the Mmu's lock, or the vCPU's own thread.
 template <class S>
 void hide_root([[maybe_unused]] typename S::Vcpu& v) noexcept {
-  if constexpr (S::kShowsRoots)
+  if constexpr (S::kShowsVcpus)
     for (std::uint64_t& cell : v.shown_root) S::Memory::template store<Order::Release>(cell, 0);
 }
 /// Effects: asks every vCPU to drop its root and load a fresh one before it runs guest code again.
