@@ -8,9 +8,8 @@ bench/plot/readers.py migration.json docs/img
 import json
 import pathlib
 import re
-import subprocess
-import sys
-import tempfile
+
+import plots
 
 WAYS = (("lock", "#b3202c", "with the lock"), ("free", "#2a6f97", "without"))
 SHOWN = 256  # MiB of the slot in the left pictures
@@ -20,10 +19,6 @@ def rows(path):
     for b in json.loads(pathlib.Path(path).read_text())["benchmarks"]:
         if m := re.match(r"migration<(\w+)>/(\d+)/(\d+)", b["name"]):
             yield (m[1], int(m[2]), int(m[3])), b
-
-
-def size(mib):
-    return f"{mib} MiB" if mib < 1024 else f"{mib // 1024} GiB"
 
 
 def time(ns):
@@ -40,7 +35,7 @@ def table(data):
         for way, _, words in WAYS:
             get = lambda k: b[f"{way}_{k}"]
             times = " | ".join(time(get(k)) for k in ("p50_ns", "p99_ns", "p999_ns", "most_ns"))
-            print(f"| {guest.removesuffix('Guest').lower()} | {size(mib)} | {vcpus} | {words} | {time(get('pass_ms') * 1e6)} | "
+            print(f"| {guest.removesuffix('Guest').lower()} | {plots.size(mib)} | {vcpus} | {words} | {time(get('pass_ms') * 1e6)} | "
                   f"{get('dirty_pass'):,.0f} | {get('faults_s') / 1e6:.2f} M | {get('writes_s') / 1e6:.2f} M | {times} |")
 
 
@@ -80,7 +75,7 @@ def script(data, folder, terminal, output):
     lines += [
         "set title 'direct map'", "set xlabel 'size of the slot'", "set ylabel 'faults answered, million a second'", "set format y '%g'",
         f"set xrange [{sizes[0] * 0.7}:{sizes[-1] * 1.4}]", "set yrange [0.01:10]",
-        "set xtics (" + ", ".join(f"'{size(m)}' {m}" for m in sizes) + ")",
+        "set xtics (" + ", ".join(f"'{plots.size(m)}' {m}" for m in sizes) + ")",
     ]
     plots = []
     for way, colour, _ in WAYS:
@@ -93,19 +88,4 @@ def script(data, folder, terminal, output):
     return "\n".join(lines) + "\n"
 
 
-def main():
-    args = [a for a in sys.argv[1:] if a != "--table"]
-    data = dict(rows(args[0]))
-    if "--table" in sys.argv:
-        table(data)
-        return
-    out = pathlib.Path(args[1])
-    out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as folder:
-        for terminal, name in (("svg size 1100,400 font 'sans,12' background '#ffffff'", "readers.svg"),
-                               ("png size 1100,400 font 'DejaVu Sans,10'", "readers.png")):
-            text = script(data, folder, terminal, out / name)
-            subprocess.run(["gnuplot", "-"], input=text, text=True, check=True)
-
-
-main()
+plots.main("readers", rows, table, script)

@@ -7,9 +7,8 @@ bench/plot/slots.py slots.json docs/img
 """
 import json
 import pathlib
-import subprocess
-import sys
-import tempfile
+
+import plots
 
 ONCE_MAPPED = 999  # the slot was mapped whole and is empty now
 PERCENTS = (0, ONCE_MAPPED, 25, 100)
@@ -23,10 +22,6 @@ def rows(path):
             yield (int(name[1]), int(name[2]), int(name[3])), b
 
 
-def size(mib):
-    return f"{mib} MiB" if mib < 1024 else f"{mib // 1024} GiB"
-
-
 def share(percent):
     return "once, not now" if percent == ONCE_MAPPED else f"{percent} %"
 
@@ -37,7 +32,7 @@ def table(data):
     for (w, mib, percent), b in sorted(data.items(), key=lambda kv: (kv[0][1], kv[0][2], kv[0][0])):
         ms = [f"{b[k] / 1e3:.3g} ({b[k + '_p25'] / 1e3:.3g}-{b[k + '_p75'] / 1e3:.3g})" for k in ("all_us", "targeted_us")]
         removal = f"{b['all_remove_us'] / 1e3:.3g}, {b['targeted_remove_us'] / 1e3:.3g}"
-        print(f"| {size(mib)} | {share(percent)} | {w:,} | {ms[0]} | {ms[1]} | {b['ratio']:.3g} | {removal} | "
+        print(f"| {plots.size(mib)} | {share(percent)} | {w:,} | {ms[0]} | {ms[1]} | {b['ratio']:.3g} | {removal} | "
               f"{b['all_faults']:,.0f} | "
               f"{b['targeted_faults']:,.0f} |")
 
@@ -75,19 +70,4 @@ def script(data, folder, terminal, output):
     return "\n".join(lines) + "\n"
 
 
-def main():
-    args = [a for a in sys.argv[1:] if a != "--table"]
-    data = dict(rows(args[0]))
-    if "--table" in sys.argv:
-        table(data)
-        return
-    out = pathlib.Path(args[1])
-    out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as folder:
-        for terminal, name in (("svg size 1100,400 font 'sans,12' background '#ffffff'", "slot_removal.svg"),
-                               ("png size 1100,400 font 'DejaVu Sans,10'", "slot_removal.png")):
-            text = script(data, folder, terminal, out / name)
-            subprocess.run(["gnuplot", "-"], input=text, text=True, check=True)
-
-
-main()
+plots.main("slot_removal", rows, table, script)

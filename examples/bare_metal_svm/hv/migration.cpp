@@ -346,21 +346,18 @@ void Migration::report() noexcept {
       " under_lock=", c.under_lock, " preempted=", c.preempted, " gave_way=", c.gave_way, " seed=", options_.seed);
   {
     SerialTurn turn;
-    put("shadowmmu: migration did:");
-    for (unsigned k = 0; k < kKinds; ++k) {
-      put(" ");
-      put(kKindName[k]);
-      put("=");
-      put(count_[k].all);
-    }
-    put("\nshadowmmu: migration did beside a lock:");
-    for (unsigned k = 0; k < kKinds; ++k) {
-      put(" ");
-      put(kKindName[k]);
-      put("=");
-      put(count_[k].beside_lock);
-    }
-    put("\n");
+    const auto line = [this](const char* what, auto which) {
+      put(what);
+      for (unsigned k = 0; k < kKinds; ++k) {
+        put(" ");
+        put(kKindName[k]);
+        put("=");
+        put(which(count_[k]));
+      }
+      put("\n");
+    };
+    line("shadowmmu: migration did:", [](const Count& c) { return c.all; });
+    line("shadowmmu: migration did beside a lock:", [](const Count& c) { return c.beside_lock; });
   }
   const auto mine = static_cast<unsigned>(Thread::Migration), other = static_cast<unsigned>(Thread::Vcpu);
   say("migration did: present=", present_, " young_found=", found_young_, " logs=", logs_, " ended_by_removal=", gone_,
