@@ -2,6 +2,7 @@
 #pragma once
 #include <cstdint>
 
+#include "shadowmmu/eviction_plan.hpp"
 #include "shadowmmu/stats.hpp"
 
 namespace shadowmmu::config {
@@ -17,8 +18,7 @@ struct Default {
   using Stats = stats::On;
   static constexpr unsigned kPreviousRoots = 3;
   static constexpr unsigned kPrefetch = 8;      ///< aligned window of gptes read around a fault; 1 = none
-  static constexpr unsigned kLowPages = 5;      ///< reclaim when fewer shadow pages are free ...
-  static constexpr unsigned kRefillPages = 25;  ///< ... until so many are
+  static constexpr EvictionPlan kEviction{};    ///< for policies without a plan of their own
   static constexpr unsigned kFloodWrites = 3;   ///< tracked writes to an upper table before its page is zapped
   static constexpr unsigned kLongChain = 1000;  ///< rmap entries of one gfn before the chain is zapped whole
   static constexpr SlotRemoval kSlotRemoval = SlotRemoval::All;

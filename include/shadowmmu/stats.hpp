@@ -23,6 +23,11 @@ struct Counters {
   std::uint64_t pages_zapped = 0;
   std::uint64_t pages_obsolete = 0;  ///< of the zapped: of an earlier generation
   std::uint64_t pages_recycled = 0;  ///< of the zapped: at the limit
+  std::uint64_t recycled_entries = 0;      ///< leaf entries of the leaf tables among them
+  std::uint64_t recycled_directories = 0;  ///< of the recycled: above leaf tables
+  std::uint64_t recycled_orphans = 0;      ///< their children that no table points at any more, and that stay
+  std::uint64_t accessed_tests = 0;        ///< pages whose A bits a reclaim policy looked at
+  std::uint64_t links = 0;                 ///< entries made to point at a table
   std::uint64_t pages_flooded = 0;   ///< of the zapped: written too often
   std::uint64_t pages_unsynced = 0;  ///< leaf tables let go
   std::uint64_t pages_synced = 0;

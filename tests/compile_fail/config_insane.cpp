@@ -5,7 +5,7 @@
 using namespace shadowmmu;
 struct Odd : config::Default {
 #ifdef CASE_BAD
-  static constexpr unsigned kRefillPages = 3;
+  static constexpr EvictionPlan kEviction{.when = EvictionPlan::When::BeforeWalk, .low = 5, .refill = 3};
 #endif
 };
 using Mmu = ShadowMmu<arch::X86_64, lock::None, reclaim::Fifo, host::Arena, Odd>;

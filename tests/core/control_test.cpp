@@ -4,7 +4,7 @@
 namespace {
 using namespace shadowmmu;
 using namespace shadowmmu::test;
-using Mmu = ShadowMmu<arch::X86_64, lock::Checked<lock::None>, reclaim::Fifo, TestHost>;
+using Mmu = ShadowMmu<arch::X86_64, lock::Checked<lock::None>, test::AnyPolicy, TestHost>;
 constexpr std::uint64_t kAt = 0x40'0000;
 constexpr std::uint64_t kReadOnly = kPage & ~2ULL;
 

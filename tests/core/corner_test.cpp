@@ -31,11 +31,11 @@ typename M::Caps width46() {
   c.host_address_bits = 46;
   return c;
 }
-using Plain = ShadowMmu<arch::X86_64, lock::Spin, reclaim::Fifo, TestHost>;
+using Plain = ShadowMmu<arch::X86_64, lock::Spin, test::AnyPolicy, TestHost>;
 constexpr std::uint32_t kRsvd = pferr::kUser | pferr::kReserved | pferr::kPresent;
 
 TEST_CASE("8.10 a large leaf does not reach into a range whose invalidation is in progress") {
-  using M = ShadowMmu<arch::X86_64, TurnLock, reclaim::Fifo, TestHost>;
+  using M = ShadowMmu<arch::X86_64, TurnLock, test::AnyPolicy, TestHost>;
   TestHost host(1024, 4096);
   host.use_large_pages(3);
   M mmu(host);
@@ -124,7 +124,7 @@ struct HugeHost : TestHost {
   }
 };
 TEST_CASE("F31 code in one region of a GiB and data in another do not chase each other after a recovery") {
-  using M = ShadowMmu<arch::Ept, lock::Spin, reclaim::Fifo, HugeHost>;
+  using M = ShadowMmu<arch::Ept, lock::Spin, test::AnyPolicy, HugeHost>;
   HugeHost host;
   M::Caps c;
   c.nx_huge = true;
@@ -156,7 +156,7 @@ struct FlushLog : host::FlushListener {
   }
 };
 TEST_CASE("8.1 an aged entry that a read fault makes read-only under a log is flushed: a TLB may write by it") {
-  using M = ShadowMmu<arch::Ept, lock::Spin, reclaim::Fifo, TestHost>;
+  using M = ShadowMmu<arch::Ept, lock::Spin, test::AnyPolicy, TestHost>;
   TestHost host(1024, 4096);
   FlushLog log;
   host.listen(log);
@@ -182,7 +182,7 @@ TEST_CASE("8.1 an aged entry that a read fault makes read-only under a log is fl
   host.unlisten(log);
 }
 TEST_CASE("an MMIO entry is not made from a table that was re-backed since it was walked") {
-  using M = ShadowMmu<arch::X86_64, TurnLock, reclaim::Fifo, MovingHost>;
+  using M = ShadowMmu<arch::X86_64, TurnLock, test::AnyPolicy, MovingHost>;
   Bench<M, MovingHost> b(width46<M>());
   REQUIRE(b.mmu.add_slot(Gfn{0}, 1024).ok());
   b.map(1, 0x40'0000, 5000);
@@ -202,7 +202,7 @@ TEST_CASE("an MMIO entry is not made from a table that was re-backed since it wa
   CHECK(b.mmu.stats().mmio_hits == 0);
 }
 TEST_CASE("4.5 an entry is not believed once add_slot or invalidate_mmio has returned, though the fault began before") {
-  using M = ShadowMmu<arch::X86_64, TurnLock, reclaim::Fifo, TestHost>;
+  using M = ShadowMmu<arch::X86_64, TurnLock, test::AnyPolicy, TestHost>;
   Bench<M> b(width46<M>());
   REQUIRE(b.mmu.add_slot(Gfn{0}, 1000).ok());
   b.map(1, 0x40'0000, 1010);
@@ -275,7 +275,7 @@ struct TightHost : TestHost {
   }
 };
 TEST_CASE("3.8 obsolete pages do not outlive the memory pressure of slots and logs either") {
-  using M = ShadowMmu<arch::X86_64, lock::Spin, reclaim::Fifo, TightHost>;
+  using M = ShadowMmu<arch::X86_64, lock::Spin, test::AnyPolicy, TightHost>;
   Bench<M, TightHost> b;
   const SlotId slot = b.mmu.add_slot(Gfn{0}, 512).value();
   M::Vcpu v(b.mmu);
@@ -305,7 +305,7 @@ struct CountingLock : lock::Spin {
   }
 };
 TEST_CASE("3.4 a region full of tables, or of long chains, is not zapped in one critical section") {
-  using M = ShadowMmu<arch::X86_64, CountingLock, reclaim::Fifo, TestHost>;
+  using M = ShadowMmu<arch::X86_64, CountingLock, test::AnyPolicy, TestHost>;
   TestHost host(2048, 8192);
   M mmu(host);
   REQUIRE(mmu.add_slot(Gfn{0}, 512).ok());
@@ -337,7 +337,7 @@ TEST_CASE("3.4 a region full of tables, or of long chains, is not zapped in one 
   CHECK(mmu.audit().violations == 0);
 }
 TEST_CASE("F36 the audit may be asked in the middle of a change of flags") {
-  using M = ShadowMmu<arch::X86_64, CrowdedLock, reclaim::Fifo, TestHost>;
+  using M = ShadowMmu<arch::X86_64, CrowdedLock, test::AnyPolicy, TestHost>;
   TestHost host(1024, 4096);
   M mmu(host);
   const SlotId slot = mmu.add_slot(Gfn{0}, 1024).value();

@@ -49,9 +49,9 @@ struct Full : Bench<M, Host> {
   SlotId slot{};
   std::unique_ptr<typename M::Vcpu> vcpu;
 };
-using Plain = ShadowMmu<arch::X86_64, lock::Spin, reclaim::Fifo, TestHost>;
-using Logged = ShadowMmu<arch::X86_64, lock::Spin, reclaim::Fifo, LoggingHost>;
-using Crowded = ShadowMmu<arch::X86_64, CrowdedLock, reclaim::Fifo, LoggingHost>;
+using Plain = ShadowMmu<arch::X86_64, lock::Spin, test::AnyPolicy, TestHost>;
+using Logged = ShadowMmu<arch::X86_64, lock::Spin, test::AnyPolicy, LoggingHost>;
+using Crowded = ShadowMmu<arch::X86_64, CrowdedLock, test::AnyPolicy, LoggingHost>;
 
 TEST_CASE("3.1 the prologue is one critical section, asks nothing of the Host, and leaves a reload with every vCPU") {
   Full<Logged, LoggingHost> b(100);
@@ -282,7 +282,7 @@ struct Tiny : config::Default {
   using Generation = std::uint8_t;
 };
 TEST_CASE("3.10 a generation's value is not used again while a page bears it") {
-  Full<ShadowMmu<arch::X86_64, lock::Spin, reclaim::Fifo, TestHost, Tiny>> b(5);
+  Full<ShadowMmu<arch::X86_64, lock::Spin, test::AnyPolicy, TestHost, Tiny>> b(5);
   const std::uint64_t made = b.mmu.stats().pages_created;
   // 255 changes: the pages' stamp is the next value to be used.
   for (int i = 0; i < 255; ++i) b.mmu.obsolete_all();
@@ -309,7 +309,7 @@ struct Yielding : config::Default {
 };
 template <class C>
 std::uint64_t teardown_yields() {
-  Full<ShadowMmu<arch::X86_64, CrowdedLock, reclaim::Fifo, LoggingHost, C>, LoggingHost> b(150);
+  Full<ShadowMmu<arch::X86_64, CrowdedLock, test::AnyPolicy, LoggingHost, C>, LoggingHost> b(150);
   const std::uint64_t before = b.mmu.stats().yields;
   b.mmu.release();
   CHECK(b.mmu.stats().pages_used == 1);  // the root of the vCPU that is registered still

@@ -4,7 +4,7 @@
 namespace {
 using namespace shadowmmu;
 using namespace shadowmmu::test;
-using Mmu = ShadowMmu<arch::X86_64, lock::None, reclaim::Fifo, host::Arena>;
+using Mmu = ShadowMmu<arch::X86_64, lock::None, test::AnyPolicy, host::Arena>;
 
 std::uint64_t* table(host::Arena& h, std::uint64_t g) { return static_cast<std::uint64_t*>(h.guest_page(Gfn{g})); }
 
@@ -135,7 +135,7 @@ TEST_CASE("a frame that hardware cannot name is the Host's error, not an entry")
       return b;
     }
   };
-  using M = ShadowMmu<arch::X86_64, lock::None, reclaim::Fifo, Liar>;
+  using M = ShadowMmu<arch::X86_64, lock::None, test::AnyPolicy, Liar>;
   M::Caps caps;
   caps.host_address_bits = 46;
   Bench<M, Liar> b(caps);

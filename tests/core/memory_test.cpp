@@ -4,7 +4,7 @@
 namespace {
 using namespace shadowmmu;
 using namespace shadowmmu::test;
-using Mmu = ShadowMmu<arch::X86_64, lock::Checked<lock::None>, reclaim::Fifo, TestHost>;
+using Mmu = ShadowMmu<arch::X86_64, lock::Checked<lock::None>, test::AnyPolicy, TestHost>;
 
 /// One pass over everything that allocates. Returns: how many steps answered out of memory.
 unsigned scenario(std::uint64_t fail_in, std::uint64_t& allocations, bool& failed) {
@@ -125,7 +125,7 @@ struct ProbeHost : TestHost {
     return TestHost::alloc_frame(k);
   }
 };
-using ProbeMmu = ShadowMmu<arch::X86_64, LockProbe, reclaim::Fifo, ProbeHost>;
+using ProbeMmu = ShadowMmu<arch::X86_64, LockProbe, test::AnyPolicy, ProbeHost>;
 
 TEST_CASE("nothing is allocated behind the Mmu's lock, and an idle fault asks for nothing") {
   Bench<ProbeMmu, ProbeHost> b;

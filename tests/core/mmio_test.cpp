@@ -26,8 +26,8 @@ struct WatchedLock : lock::Spin {
 };
 
 template <class C = config::Default, class L = WatchedLock>
-struct Mmio : Bench<ShadowMmu<arch::X86_64, L, reclaim::Fifo, TestHost, C>> {
-  using M = ShadowMmu<arch::X86_64, L, reclaim::Fifo, TestHost, C>;
+struct Mmio : Bench<ShadowMmu<arch::X86_64, L, test::AnyPolicy, TestHost, C>> {
+  using M = ShadowMmu<arch::X86_64, L, test::AnyPolicy, TestHost, C>;
   explicit Mmio(std::uint8_t width = 46) : Bench<M>(caps(width)) {
     slot = this->mmu.add_slot(Gfn{0}, 1024).value();
     this->map(1, 0x40'0000, kDevice);
@@ -70,7 +70,7 @@ TEST_CASE("4.1 invalidating takes no lock and visits no page, but once in 2^bits
 template <class A>
 void whole_width(std::uint64_t width) {
   TestHost host(1024, 4096);
-  ShadowMmu<A, lock::Spin, reclaim::Fifo, TestHost> mmu(host);
+  ShadowMmu<A, lock::Spin, test::AnyPolicy, TestHost> mmu(host);
   REQUIRE(mmu.add_slot(Gfn{0}, 1024).ok());  // generation 1
   for (std::uint64_t i = 1; i < width - 1; ++i) mmu.invalidate_mmio();
   CHECK(mmu.stats().mmio_wraps == 0);

@@ -17,7 +17,7 @@ struct MeddlingHost : TestHost {
     return b;
   }
 };
-using Mmu = ShadowMmu<arch::X86_64, lock::Spin, reclaim::Fifo, MeddlingHost>;
+using Mmu = ShadowMmu<arch::X86_64, lock::Spin, test::AnyPolicy, MeddlingHost>;
 
 struct Racing : Bench<Mmu, MeddlingHost> {
   Racing() {
@@ -92,7 +92,7 @@ TEST_CASE("Host answers: pending, poisoned, read-only, gone") {
     bool armed = false;
     Backing backing(Gfn g, bool write) noexcept { return armed ? answer : TestHost::backing(g, write); }
   };
-  using M = ShadowMmu<arch::X86_64, lock::None, reclaim::Fifo, Answers>;
+  using M = ShadowMmu<arch::X86_64, lock::None, test::AnyPolicy, Answers>;
   Bench<M, Answers> b;
   REQUIRE(b.mmu.add_slot(Gfn{0}, 1024).ok());
   b.map(1, 0x40'0000, 400);

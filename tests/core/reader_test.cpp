@@ -19,8 +19,8 @@ struct Few : config::Default {
   static constexpr unsigned kDeferredPages = 8;
   static constexpr unsigned kPrefetch = 1;
 };
-using Shadow = ShadowMmu<arch::X86_64, Lock, reclaim::Fifo, TestHost, Few>;
-using Direct = ShadowMmu<arch::Ept, Lock, reclaim::Fifo, TestHost, Few>;
+using Shadow = ShadowMmu<arch::X86_64, Lock, test::AnyPolicy, TestHost, Few>;
+using Direct = ShadowMmu<arch::Ept, Lock, test::AnyPolicy, TestHost, Few>;
 
 struct Flushes : host::FlushListener {
   explicit Flushes(TestHost& h) : host(h) { host.listen(*this); }
@@ -365,7 +365,7 @@ TEST_CASE("a lock that is asked for inside a section is reported; a section with
 
 /// Deferral as a writer and a reader on two threads would see it, played on one: the lock is not checked here.
 TEST_CASE("5.1 a page unlinked under a section is not freed until it ends") {
-  using Mmu = ShadowMmu<arch::Ept, lock::Readers<lock::Spin>, reclaim::Fifo, TestHost, Few>;
+  using Mmu = ShadowMmu<arch::Ept, lock::Readers<lock::Spin>, test::AnyPolicy, TestHost, Few>;
   TestHost host(64, 512);
   Mmu mmu(host);
   REQUIRE(mmu.add_slot(Gfn{0}, 64).ok());

@@ -14,8 +14,8 @@ struct Targeted : config::Default {
 
 /// Tables in gfns 1 to 255 (low), data of the low slot above; a high slot [512, 1024).
 template <class C, class L = lock::Spin>
-struct Two : Bench<ShadowMmu<arch::X86_64, L, reclaim::Fifo, TestHost, C>> {
-  using M = ShadowMmu<arch::X86_64, L, reclaim::Fifo, TestHost, C>;
+struct Two : Bench<ShadowMmu<arch::X86_64, L, test::AnyPolicy, TestHost, C>> {
+  using M = ShadowMmu<arch::X86_64, L, test::AnyPolicy, TestHost, C>;
   Two() {
     low = this->mmu.add_slot(Gfn{0}, 512).value();
     high = this->mmu.add_slot(Gfn{512}, 512).value();
@@ -80,7 +80,7 @@ TEST_CASE("3.11 a targeted removal takes the shadow pages of guest tables that l
   CHECK(write_fault(*b.v, 0x40'0000).kind == Kind::InjectPageFault);
 }
 TEST_CASE("3.11 a direct directory whose rounded gfn lies in the slot is no table of the slot") {
-  using M = ShadowMmu<arch::X86_64, lock::Spin, reclaim::Fifo, TestHost, Targeted>;
+  using M = ShadowMmu<arch::X86_64, lock::Spin, test::AnyPolicy, TestHost, Targeted>;
   Bench<M> b;
   const SlotId low = b.mmu.add_slot(Gfn{0}, 100).value();
   REQUIRE(b.mmu.add_slot(Gfn{100}, 900).ok());
@@ -253,7 +253,7 @@ TEST_CASE("every allocation of a slot change fails in turn: an error, nothing ch
 }
 TEST_CASE("more slots than the directory holds are refused") {
   TestHost host(1024, 16384);
-  ShadowMmu<arch::X86_64, lock::None, reclaim::Fifo, TestHost> mmu(host);
+  ShadowMmu<arch::X86_64, lock::None, test::AnyPolicy, TestHost> mmu(host);
   unsigned n = 0;
   Result<SlotId> last = Error::OutOfMemory;
   for (; n < 1000; ++n) {

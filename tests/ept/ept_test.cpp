@@ -6,6 +6,7 @@
 #include <set>
 
 #include "shadowmmu/shadowmmu.hpp"
+#include "support/any_policy.hpp"
 #include "support/test_host.hpp"
 
 /// Direct second-level tables: every guest frame in its place, with the Host's rights, at the largest size that fits.
@@ -46,7 +47,7 @@ struct BlockHost : host::Arena {
 
 template <class Lock>
 struct Machine {
-  using Mmu = ShadowMmu<arch::Ept, Lock, reclaim::Fifo, BlockHost>;
+  using Mmu = ShadowMmu<arch::Ept, Lock, test::AnyPolicy, BlockHost>;
   explicit Machine(bool ad, bool exec_only = false) {
     caps.host_address_bits = 46;
     caps.accessed_dirty = ad;

@@ -3,6 +3,7 @@
 #include <doctest/doctest.h>
 
 #include "random/world.hpp"
+#include "support/any_policy.hpp"
 
 namespace shadowmmu::test {
 

@@ -86,10 +86,12 @@ class Audit {
     for (auto& q : s_.hash.bucket(p.gfn)) hashed = hashed || &q == &p;
     expect(hashed, "a linked page is not hashed", p.index);
     unsigned live = 0;
+    unsigned own = 0;
     for (unsigned i = 0; i < kEntriesPerTable; ++i) {
       const std::uint64_t e = entry<S>(p, i);
       if (e == 0) continue;
       live += 1;
+      if (Arch::present(e) && !is_leaf<S>(p, e)) own += S::Parents::single(s_.cells, s_.child(p, i).parents) ? 1U : 0U;
       if (!Arch::present(e))
         check_mmio(p, e);
       else if (is_leaf<S>(p, e))
@@ -98,6 +100,7 @@ class Audit {
         check_link(p, i, e);
     }
     expect(live == p.live, "live count differs from the entries", p.index);
+    expect(!wants(S::Reclaim::kHooks, Hook::Strand) || own == p.own_children, "own children are miscounted", p.index);
     check_parents(p);
     check_unsync(p);
     check_tracking(p);

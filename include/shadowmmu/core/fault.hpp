@@ -208,17 +208,21 @@ template <class S>
   S& s = f.s;
   auto& v = f.v;
   Level goal = goal_level(f, g);
-  auto* p = path_start(f, goal);
+  // Where pages may be evicted on the way, the whole path counts as walked, from the root on.
+  const bool tight = s.limit < s.used + kPagesAhead;
+  auto* p = tight ? root_page(s, v, f.address) : path_start(f, goal);
   if (p == nullptr) {
     S::Memory::template store<Order::Relaxed>(v.reload, 1);
     return Fetched::Retry;
   }
   const bool direct_mode = v.paging.mode() == GuestMode::NonPaging || v.paging.mode() == GuestMode::Direct;
   const bool from_root = p->role.level() > Level{2};
+  WalkedPages<S> walked;
   while (p->role.level() > goal) {
     const Level l = p->role.level();
     const unsigned i = l.index(f.address.value());
     if (p->flood != 0) p->flood = 0;
+    if (tight) walked.add(*p);
     typename S::Page* child = nullptr;
     if (!direct_mode && l.value() > f.walk.level) {
       const unsigned down = l.value() - 1;

@@ -29,6 +29,7 @@ struct alignas(64) ShadowPage : Reclaim::PageState {
   PageLife life = PageLife::Free;
   bool unsync = false;
   std::uint8_t flood = 0;     ///< tracked writes since last walked
+  bool walked = false;        ///< a fault under way goes through it: not to be evicted by that fault
   bool owns_side = false;     ///< `side` is this page's half of the frame it shares with its buddy
   Generation generation = 0;  ///< stamped at creation
   // Second line: what only creation, linking and zapping touch.
@@ -36,8 +37,9 @@ struct alignas(64) ShadowPage : Reclaim::PageState {
   ChainMemberHook hash_hook;
   std::uint32_t unsync_map = 0;  ///< cell with 512 bits; upper indirect levels only
   PageIndex index = kNoPage;
-  std::uint32_t roots = 0;   ///< vCPUs that use it as a root now
-  std::uint32_t serial = 0;  ///< tells successive pages under one index apart
+  std::uint32_t roots = 0;         ///< vCPUs that use it as a root now
+  std::uint16_t own_children = 0;  ///< linked by this page alone, once; kept for policies that ask for Hook::Strand
+  std::uint32_t serial = 0;        ///< tells successive pages under one index apart
 };
 
 template <class Page>

@@ -18,7 +18,7 @@ inline constexpr unsigned kPagesAhead = 5, kCellsAhead = 32;
 /// Returns: whether there is nothing to evict, to grow or to start before a fault. Complexity: six loads.
 template <class S>
 [[nodiscard]] inline bool well_supplied(const S& s) noexcept {
-  return s.limit >= s.used + S::Config::kLowPages && s.pages.available() >= kPagesAhead &&
+  return s.limit >= s.used + plan_of(s).low && s.pages.available() >= kPagesAhead &&
          s.cells.available() >= kCellsAhead && s.hash.ready() && !s.hash.wants_growth();
 }
 
@@ -75,12 +75,13 @@ FlushOwed account_shadowed(S& s, Structure<S> h, typename S::Page& p, Magazine& 
   return owed;
 }
 
-/// Effects: a new, empty page. Requires: the magazine was filled, pages are available. Flush: done where the guest
+/// Effects: a new, empty page; where the limit has no room for it, one is evicted that is not `walked`. Requires: the
+/// magazine was filled, metadata is available. Flush: done where the guest
 /// table's frame lost write access, before anybody reads the table: a CPU with the old rights in its TLB could else
 /// write it between the reading and the flush, unseen for ever.
 template <class S>
 [[nodiscard]] typename S::Page* create_page(S& s, ExclusiveGuard<S>& g, Gfn gfn, Role role, Magazine& m) noexcept {
-  if (s.pages.available() == 0 || !m.has_table()) return nullptr;
+  if (!room_for_page(s, g) || s.pages.available() == 0 || !m.has_table()) return nullptr;
   const PageIndex i = s.pages.template take<typename S::Memory>();
   auto* p = ::new (static_cast<void*>(s.pages.at(i))) typename S::Page;
   p->table = static_cast<std::uint64_t*>(m.take_table());
@@ -102,7 +103,7 @@ template <class S>
   }
   s.hash.insert(*p);
   s.live.push_back(*p);
-  s.reclaim.on_create(*p, PageFacts{role.level(), role.direct()});
+  s.reclaim.on_create(*p, PageFacts{role.level(), role.direct(), gfn.value() << 32U | role.bits()});
   if (!role.direct()) {
     if (role.level() > Level{1}) zap_unsync_of(s, g, gfn);
     g.owe(account_shadowed(s, g.held(), *p, m));
@@ -132,11 +133,12 @@ template <class S>
 void link_child(S& s, Structure<S> h, typename S::Page& parent, unsigned i, typename S::Page& child) noexcept {
   h.verify(s.lock);
   S::Memory::plain(parent.side[i], child.index);  // hint_path may look at it meanwhile
+  tell_of_link(s, parent, child, true);
   S::Parents::add(s.cells, child.parents, EntryHandle(parent.index, i));
   parent.live = static_cast<std::uint16_t>(parent.live + 1U);
+  s.stats.add(&Counters::links);
   if (child.unsync || child.unsync_children != 0) mark_unsync_child(s, parent, i);
   S::Memory::template store<Order::Release>(parent.table[i], S::Arch::make_table(s.caps, s.table_address(child)));
-  if constexpr (wants(S::Reclaim::kHooks, Hook::Link)) s.reclaim.on_link(parent, child);
   if constexpr (wants(S::Reclaim::kHooks, Hook::Entry)) s.reclaim.on_entry(parent, parent.live);
 }
 

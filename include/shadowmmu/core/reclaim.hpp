@@ -13,21 +13,22 @@ class EvictionView {
  public:
   using State = typename S::Reclaim::PageState;
   explicit EvictionView(S& s) noexcept : state_(s) {}
-  [[nodiscard]] bool pinned(State& p) const noexcept { return page(p).roots != 0; }
+  /// Whether a vCPU uses it as a root, or the fault under way has walked through it.
+  [[nodiscard]] bool pinned(State& p) const noexcept { return page(p).roots != 0 || page(p).walked; }
   [[nodiscard]] unsigned live(State& p) const noexcept { return page(p).live; }
   [[nodiscard]] Level level(State& p) const noexcept { return page(p).role.level(); }
-  /// Whether evicting it strands children: it is a directory with entries.
-  [[nodiscard]] bool orphans(State& p) const noexcept { return page(p).role.level() > Level{1} && page(p).live != 0; }
-  /// Effects: clears A in the parents' entries that point at p. Flush: none (allowed; may under-report).
+  /// Effects: clears A in the parents' entries that point at p. Returns: whether any was set; false where entries have
+  /// no A bit (EPT without A/D, PDPTEs). Flush: none (allowed; may under-report). Complexity: O(parents).
   [[nodiscard]] bool test_and_clear_accessed(State& p) const noexcept {
     bool seen = false;
+    state_.stats.add(&Counters::accessed_tests);
     S::Parents::for_each(state_.cells, page(p).parents, [&](EntryHandle e) {
       std::uint64_t& cell = state_.page(e.page()).table[e.entry()];
       std::uint64_t old = S::Memory::template load<Order::Relaxed>(cell);
-      if (!S::Arch::accessed(state_.caps, old)) return;
+      const auto cleared = [&]() noexcept { return S::Arch::without_accessed(state_.caps, old); };
+      if (!S::Arch::accessed(state_.caps, old) || cleared() == old) return;
       seen = true;
-      while (!S::Memory::template compare_exchange<Order::Relaxed>(cell, old,
-                                                                   S::Arch::without_accessed(state_.caps, old))) {
+      while (!S::Memory::template compare_exchange<Order::Relaxed>(cell, old, cleared())) {
       }
     });
     return seen;
@@ -38,13 +39,67 @@ class EvictionView {
   S& state_;
 };
 
+/// How room is made: the policy's plan, or the configuration's.
+template <class S>
+[[nodiscard]] constexpr EvictionPlan plan_of([[maybe_unused]] const S& s) noexcept {
+  if constexpr (ReclaimPlans<typename S::Reclaim>)
+    return s.reclaim.kPlan;
+  else
+    return S::Config::kEviction;
+}
+
+/// Keeps the pages that a fault or a root load goes through from being evicted by what it creates.
+template <class S>
+class WalkedPages {
+ public:
+  WalkedPages() noexcept = default;
+  WalkedPages(const WalkedPages&) = delete;
+  ~WalkedPages() {
+    while (count_ != 0) pages_[--count_]->walked = false;
+  }
+  void add(typename S::Page& p) noexcept {
+    if (p.walked) return;
+    p.walked = true;
+    pages_[count_++] = &p;
+  }
+
+ private:
+  typename S::Page* pages_[4];
+  unsigned count_ = 0;
+};
+
 template <class S>
 [[nodiscard]] std::uint32_t available_pages(const S& s) noexcept {
   return s.used >= s.limit ? 0U : s.limit - s.used;
 }
 
-/// Effects: zaps pages until `want` are available under the limit, `most` at most: obsolete ones, then the policy's
-/// victims; settles, so that they are free. Returns: how many were freed. Flush: one for all, by the guard.
+/// Effects: zaps a victim as the plan says, its children with it or not. Returns: how many pages will be freed.
+/// Complexity: that of prepare_zap for each.
+template <class S>
+std::uint32_t evict_page(S& s, ExclusiveGuard<S>& g, typename S::Page& p, EvictionPlan::Children children) noexcept {
+  std::uint32_t freed = 0;
+  const bool directory = p.role.level() > Level{1};
+  s.stats.add(&Counters::pages_recycled);
+  s.stats.add(directory ? &Counters::recycled_directories : &Counters::recycled_entries, directory ? 1 : p.live);
+  if (directory) {
+    for (unsigned i = 0; i < kEntriesPerTable && p.live != 0; ++i) {
+      const std::uint64_t e = entry<S>(p, i);
+      if (!S::Arch::present(e) || is_leaf<S>(p, e)) continue;
+      auto& child = s.child(p, i);
+      g.owe(unlink_child(s, g.held(), p, i));
+      if (!S::Parents::empty(child.parents)) continue;
+      if (children == EvictionPlan::Children::Recursive && child.roots == 0 && !child.walked)
+        freed += evict_page(s, g, child, children);
+      else
+        s.stats.add(&Counters::recycled_orphans);
+    }
+  }
+  return freed + (prepare_zap(s, g, p) ? 1U : 0U);
+}
+
+/// Effects: zaps pages until `want` are available under the limit, `most` at most (more where victims take their
+/// children along): obsolete ones, then the policy's victims; settles, so that they are free. Returns: how many were
+/// freed. Flush: one for all, by the guard.
 template <class S>
 std::uint32_t evict(S& s, ExclusiveGuard<S>& g, std::uint64_t want, std::uint32_t most = ~0U) noexcept {
   std::uint32_t freed = 0;
@@ -54,8 +109,7 @@ std::uint32_t evict(S& s, ExclusiveGuard<S>& g, std::uint64_t want, std::uint32_
   while (!enough()) {
     auto* victim = s.reclaim.victim(view);
     if (victim == nullptr) break;
-    freed += prepare_zap(s, g, static_cast<typename S::Page&>(*victim)) ? 1U : 0U;
-    s.stats.add(&Counters::pages_recycled);
+    freed += evict_page(s, g, static_cast<typename S::Page&>(*victim), plan_of(s).children);
   }
   g.settle();
   return freed;
@@ -79,16 +133,27 @@ std::uint32_t shrink_by(S& s, std::uint32_t n) noexcept {
   return freed;
 }
 
-/// Effects: where fewer than kLowPages are available, refills to kRefillPages (less under a small limit). Returns:
-/// false only if not one page can be had. Zapped pages that wait for their release go first.
+/// Effects: zapped pages that wait for their release go. Under a BeforeWalk plan, where fewer than its `low` are
+/// available, refills. Returns: false only if not one page can be had.
 template <class S>
 [[nodiscard]] bool make_pages_available(S& s, ExclusiveGuard<S>& g) noexcept {
-  const std::uint32_t low = S::Config::kLowPages;
-  if (s.limit >= s.used + low) return true;
+  const EvictionPlan plan = plan_of(s);
+  if (s.limit >= s.used + plan.low) return true;
   if (!s.dropped.empty()) g.settle();
-  const std::uint32_t half = s.limit / 2 > low ? s.limit / 2 : low;
-  evict(s, g, half < S::Config::kRefillPages ? half : S::Config::kRefillPages);
+  if (plan.when == EvictionPlan::When::DuringWalk) return true;
+  evict(s, g, plan.wanted(s.limit));
   return available_pages(s) != 0;
+}
+
+/// Effects: as the page is needed that the limit has no room for: makes it, if the plan leaves that to this moment.
+/// Returns: whether a page may be created.
+template <class S>
+[[nodiscard]] bool room_for_page(S& s, ExclusiveGuard<S>& g) noexcept {
+  const EvictionPlan plan = plan_of(s);
+  if (s.used < s.limit || plan.when == EvictionPlan::When::BeforeWalk) return true;
+  if (!s.dropped.empty()) g.settle();
+  if (s.used >= s.limit) evict(s, g, plan.wanted(s.limit));
+  return s.used < s.limit;
 }
 
 }  // namespace shadowmmu::core

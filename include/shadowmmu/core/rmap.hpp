@@ -110,6 +110,13 @@ class HandleList {
       for (unsigned i = 0; i < M::plain(cell.list.count); ++i) f(EntryHandle::from_word(M::plain(cell.list.handle[i])));
     }
   }
+  /// Returns: whether it holds exactly one handle. Complexity: O(1).
+  [[nodiscard]] static bool single(const CellPool& cells, const std::uint32_t& head) noexcept {
+    const std::uint32_t first = M::plain(head);
+    if (!is_chain(first)) return first != 0;
+    const Cell& c = *cells.at(first);
+    return M::plain(c.list.count) == 1 && M::plain(c.list.next) == 0;
+  }
   /// Returns: the number of handles. Complexity: O(length / 14).
   [[nodiscard]] static unsigned length(const CellPool& cells, const std::uint32_t& head) noexcept {
     const std::uint32_t first = M::plain(head);

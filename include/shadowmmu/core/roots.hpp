@@ -188,6 +188,7 @@ template <class S>
     r.role = v.role;
     r.loaded = true;
     const unsigned n = pae_shape<S>(v) ? 4U : 1U;
+    WalkedPages<S> walked;
     for (unsigned i = 0; i < n; ++i) {
       Gfn gfn;
       Role role;
@@ -195,6 +196,7 @@ template <class S>
       auto* p = get_page(s, g, gfn, role, v.magazine);
       if (p == nullptr) return false;
       r.page[i] = WeakPage{p->index, p->serial};
+      walked.add(*p);
     }
     v.root = r;
     s.stats.add(created == s.serial ? &Counters::roots_reused : &Counters::roots_built);

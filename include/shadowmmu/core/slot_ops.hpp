@@ -34,7 +34,7 @@ template <class S>
 /// Returns: the least limit that can work: four pinned directories a vCPU, three levels of a path, and the reserve.
 template <class S>
 [[nodiscard]] std::uint32_t least_limit(const S& s) noexcept {
-  return s.vcpu_count * 4U + 3U + S::Config::kLowPages;
+  return s.vcpu_count * 4U + 3U + kPagesAhead;
 }
 /// Effects: the limit is what was asked for, or a fiftieth of the memory where nothing was; never less than the least.
 template <class S>

@@ -51,7 +51,7 @@ template <class S>
     return true;
   }
   const WeakPage self{p.index, p.serial};
-  if (available_pages(s) <= S::Config::kLowPages || !reserve_metadata(s, g, m)) return false;
+  if (available_pages(s) <= kPagesAhead || !reserve_metadata(s, g, m)) return false;
   while (s.cells.available() < kEntriesPerTable + kCellsAhead && !s.cells.full() && m.meta() > 6)
     s.cells.template grow<typename S::Memory>(take);
   if (s.cells.available() < kEntriesPerTable + kCellsAhead || m.meta() < 4) return false;

@@ -9,6 +9,31 @@
 /// teardown all come through it.
 namespace shadowmmu::core {
 
+/// Effects: `p` has one own child more or fewer.
+template <class S>
+void count_own_child([[maybe_unused]] S& s, typename S::Page& p, bool more) noexcept {
+  p.own_children = static_cast<std::uint16_t>(more ? p.own_children + 1U : p.own_children - 1U);
+  if constexpr (wants(S::Reclaim::kHooks, Hook::Strand))
+    if (p.own_children == (more ? 1U : 0U)) s.reclaim.on_strands(p, more);
+}
+/// Effects: the policy learns what it asks for of a link that is about to be made (`linked`) or has just gone, between
+/// `parent` and `child`. Requires: the entry is not among child.parents. Complexity: O(1).
+template <class S>
+void tell_of_link(S& s, typename S::Page& parent, typename S::Page& child, bool linked) noexcept {
+  if constexpr (wants(S::Reclaim::kHooks, Hook::Strand)) {
+    if (S::Parents::empty(child.parents))
+      count_own_child(s, parent, linked);
+    else if (S::Parents::single(s.cells, child.parents))
+      count_own_child(s, s.page(S::Parents::any(s.cells, child.parents).page()), !linked);
+  }
+  if constexpr (wants(S::Reclaim::kHooks, Hook::Orphan))
+    if (S::Parents::empty(child.parents)) s.reclaim.on_orphan(child, !linked);
+  if constexpr (wants(S::Reclaim::kHooks, Hook::Link))
+    if (linked) s.reclaim.on_link(parent, child);
+  if constexpr (wants(S::Reclaim::kHooks, Hook::Unlink))
+    if (!linked) s.reclaim.on_unlink(parent, child);
+}
+
 /// Effects: entry i of `parent` no longer points at its child. The subtree below stays hashed and counted (it will be
 /// linked again or reclaimed). Flush: owed by the caller (paging structures).
 template <class S>
@@ -20,7 +45,7 @@ FlushOwed unlink_child(S& s, Entries<S> h, typename S::Page& parent, unsigned i)
   S::Parents::remove(s.cells, child.parents, EntryHandle(parent.index, i));
   clear_unsync_child(s, parent, i);
   s.epoch += 1;
-  if constexpr (wants(S::Reclaim::kHooks, Hook::Unlink)) s.reclaim.on_unlink(parent, child);
+  tell_of_link(s, parent, child, false);
   return FlushOwed::all();
 }
 
