@@ -2,13 +2,13 @@
 #pragma once
 #include <benchmark/benchmark.h>
 #include <sys/mman.h>
-#include <time.h>
 
 #include <algorithm>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "micro/clock.hpp"
 #include "shadowmmu/host/arena.hpp"
 #include "shadowmmu/shadowmmu.hpp"
 #include "shadowmmu/sim/random.hpp"
@@ -36,40 +36,6 @@ template <class Config = config::Default, class Lock = lock::Spin, class Host = 
 using MmuOf = ShadowMmu<Arch, Lock, reclaim::Default, Host, Config>;
 using MeasuredMmu = MmuOf<>;
 
-/// Thread CPU time in nanoseconds.
-inline double now_ns() noexcept {
-  timespec t{};
-  ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
-  return static_cast<double>(t.tv_sec) * 1e9 + static_cast<double>(t.tv_nsec);
-}
-
-inline double wall_ns() noexcept {
-  timespec t{};
-  ::clock_gettime(CLOCK_MONOTONIC, &t);
-  return static_cast<double>(t.tv_sec) * 1e9 + static_cast<double>(t.tv_nsec);
-}
-
-/// A clock for what takes tens of ns: what went before is done, what comes after has not begun.
-inline std::uint64_t ticks() noexcept {
-#if defined(__x86_64__)
-  __builtin_ia32_lfence();
-  const std::uint64_t t = __builtin_ia32_rdtsc();
-  __builtin_ia32_lfence();
-  return t;
-#else
-  return static_cast<std::uint64_t>(wall_ns());
-#endif
-}
-inline double ns_per_tick() noexcept {
-  static const double rate = [] {
-    const double began = wall_ns();
-    const std::uint64_t from = ticks();
-    while (wall_ns() - began < 2e7) {
-    }
-    return (wall_ns() - began) / static_cast<double>(ticks() - from);
-  }();
-  return rate;
-}
 /// Returns: ns that body() takes, the clock's own part taken off.
 template <class Body>
 double brief_ns(Body&& body) noexcept {

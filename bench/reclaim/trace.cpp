@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
-#include "trace.hpp"
+#include "reclaim/trace.hpp"
 
 #include <zstd.h>
 
@@ -51,15 +51,19 @@ class Source {
   }
   [[noreturn]] void fail(const std::string& reason) const { throw TraceError(path_, record_ + 1, reason); }
 
-  /// Returns: how much of `to` was filled; less than all of it only at the end.
+  /// Returns: how much of `to` was filled; less than all of it only at the end or before an error, which check()
+  /// throws: so that the records before it are counted first.
   std::size_t read(std::span<char> to) {
     std::size_t done = 0;
-    while (done < to.size()) {
+    while (done < to.size() && error_.empty()) {
       const std::size_t more = zstd_ ? unpack(to.subspan(done)) : raw(to.subspan(done));
       if (more == 0) break;
       done += more;
     }
     return done;
+  }
+  void check() const {
+    if (!error_.empty()) fail(error_);
   }
   /// Returns: how many bytes will probably come, 0 if that is unknown.
   [[nodiscard]] std::uint64_t size_hint() {
@@ -77,7 +81,7 @@ class Source {
  private:
   std::size_t raw(std::span<char> to) {
     const std::size_t n = std::fread(to.data(), 1, to.size(), file_.get());
-    if (n == 0 && std::ferror(file_.get()) != 0) fail(system_reason("cannot be read"));
+    if (n == 0 && std::ferror(file_.get()) != 0) error_ = system_reason("cannot be read");
     return n;
   }
   void refill() { input_ = {packed_.data(), raw(packed_), 0}; }
@@ -89,10 +93,13 @@ class Source {
       const bool dry = input_.size == 0;
       const std::size_t before = input_.pos;
       const std::size_t left = ZSTD_decompressStream(zstd_.get(), &out, &input_);
-      if (ZSTD_isError(left) != 0) fail(std::string("bad compressed data: ") + ZSTD_getErrorName(left));
+      if (ZSTD_isError(left) != 0) {
+        error_ = std::string("bad compressed data: ") + ZSTD_getErrorName(left);
+        break;
+      }
       if (input_.pos != before || out.pos != 0) open_frame_ = left != 0;
       if (dry && out.pos == 0) {
-        if (open_frame_) fail("the compressed data ends early");
+        if (open_frame_ && error_.empty()) error_ = "the compressed data ends early";
         break;
       }
     }
@@ -106,6 +113,7 @@ class Source {
   std::vector<char> packed_;
   ZSTD_inBuffer input_{nullptr, 0, 0};
   bool open_frame_ = false;
+  std::string error_;
 };
 
 template <class T>
@@ -180,7 +188,8 @@ class Loader {
         ++seen_;
       }
       const std::string_view rest = text.substr(at);
-      if (got == 0 || kept + got < buffer.size()) {
+      if (kept + got < buffer.size()) {
+        source_.check();
         if (!rest.empty() || skipping) source_.fail("the last line is cut off");
         break;
       }
@@ -223,8 +232,9 @@ class Loader {
         seen_ = limit_;
         check_limit(count);
       }
-      take(buffer.data(), count);
+      if (count != 0) take(buffer.data(), count);
       seen_ += count;
+      if (got < buffer.size()) source_.check();
       if (got % Size != 0)
         source_.fail("is cut off: " + std::to_string(got % Size) + " bytes of " + std::to_string(Size));
       if (got < buffer.size()) break;
@@ -281,7 +291,9 @@ class Loader {
 bool starts_as_lackey(const std::string& path) {
   const std::uint64_t none = 0;
   std::array<char, 3> start{};
-  const std::size_t got = Source(path, none).read(start);
+  Source source(path, none);
+  const std::size_t got = source.read(start);
+  if (got < start.size()) source.check();
   const std::string_view text(start.data(), got);
   if (got < start.size()) throw TraceError(path, 1, got == 0 ? "the file is empty" : "the file is of no known format");
   return text.starts_with("==") || text == "I  " || text == " L " || text == " S " || text == " M ";
