@@ -55,7 +55,6 @@ struct Journal {
   std::uint64_t step = 0, created = 0;
   Events evicted;
   std::unordered_map<const void*, std::uint64_t> number;
-  std::uint64_t role[5] = {};  ///< by level: the low half of identities
   static Journal& here() {
     static Journal j;
     return j;
@@ -66,7 +65,6 @@ struct Logged : Studied<P> {
   void on_create(typename P::PageState& s, PageFacts f) noexcept {
     Journal& j = Journal::here();
     j.number[&s] = ++j.created;
-    j.role[f.level.value()] = f.identity & 0xffff'ffffU;
     P::on_create(s, f);
   }
   void on_remove(typename P::PageState& s) noexcept {
@@ -75,19 +73,6 @@ struct Logged : Studied<P> {
     P::on_remove(s);
   }
 };
-
-/// What the Mmu calls each table of the tree.
-std::vector<std::uint64_t> identities(const Tree& tree, const std::uint64_t (&role)[5]) {
-  std::vector<std::uint64_t> names(tree.tables.size());
-  for (std::size_t t = 0; t < names.size(); ++t) names[t] = std::uint64_t{t} << 32U | role[tree.tables[t].level];
-  if (tree.arch == ArchKind::X86_64) return names;
-  for (const Tree::Step& s : tree.steps) {  // a direct page is called by the first frame that it maps
-    std::uint32_t t = s.leaf;
-    for (unsigned level = 1; t != Tree::kNone; ++level, t = tree.tables[t].parent)
-      names[t] = (s.address >> 12U >> 9U * level << 9U * level) << 32U | role[level];
-  }
-  return names;
-}
 
 template <class P, ArchKind Kind>
 void same_events(const Tree& tree, std::uint32_t limit, const EvictionPlan* plan = nullptr) {
@@ -108,7 +93,7 @@ void same_events(const Tree& tree, std::uint32_t limit, const EvictionPlan* plan
     events = Journal::here().evicted;
     used = Logged<P>{}.kPlan;
   }
-  const auto names = identities(tree, Journal::here().role);
+  const auto names = identities(tree, Probe::here().role);
   std::size_t n = 0;
   bool same = true;
   Model<P> model(tree, limit, used, &names);
@@ -126,8 +111,8 @@ void same_events(const Tree& tree, std::uint32_t limit, const EvictionPlan* plan
   CHECK(f.directories_zapped == real.directories_zapped);
   CHECK(f.orphans == real.orphans);
   CHECK(f.a_bit_reads == real.a_bit_reads);
-  CHECK(f.mapped_mean == real.mapped_mean);
-  CHECK(f.sawtooth == real.sawtooth);
+  if (f.orphans == 0 && used.when == EvictionPlan::When::DuringWalk && tree.arch == ArchKind::Ept)
+    CHECK(f.mapped == real.mapped);  // the Mmu's counters do not tell what can be reached
 }
 
 TEST_CASE("the model evicts what the Mmu evicts, page by page, under every policy") {
