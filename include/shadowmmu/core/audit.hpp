@@ -99,6 +99,7 @@ class Audit {
       else
         check_link(p, i, e);
     }
+    expect(!p.walked, "a page is kept for a fault that is over", p.index);
     expect(live == p.live, "live count differs from the entries", p.index);
     expect(!wants(S::Reclaim::kHooks, Hook::Strand) || own == p.own_children, "own children are miscounted", p.index);
     check_parents(p);
