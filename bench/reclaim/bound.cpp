@@ -11,10 +11,12 @@ namespace {
 
 constexpr std::size_t kStretches = 512;
 
-/// One table's touches, in order; times count the touches of the trace.
+/// One table's visits (touches with no other table's between), in order; times count the touches of the trace.
 struct History {
-  std::vector<std::uint32_t> time;
-  std::vector<std::uint32_t> before;  ///< 1 + index of the same entry's touch before; 0: none
+  std::vector<std::uint32_t> from, to;  ///< times of a visit's first and last touch
+  std::vector<std::uint32_t> again;     ///< hits if held since: 1 + the visit of the same entry's touch before
+  std::vector<std::uint32_t> end;       ///< by visit: where its part of `again` ends
+  std::uint64_t certain = 0;            ///< touches of what the same visit has touched: hits for every policy
 };
 
 [[nodiscard]] std::vector<History> histories(const Tree& tree) {
@@ -22,13 +24,25 @@ struct History {
   std::unordered_map<std::uint64_t, std::uint32_t> last;
   last.reserve(tree.pages * 2);
   std::uint32_t now = 0;
+  std::uint32_t before = Tree::kNone;
   for (const Tree::Step& s : tree.steps) {
     if (s.leaf == Tree::kNone) continue;
     History& h = all[s.leaf];
-    std::uint32_t& before = last[std::uint64_t{s.leaf} << 9U | s.entry()];
-    h.time.push_back(now++);
-    h.before.push_back(before);
-    before = static_cast<std::uint32_t>(h.time.size());
+    if (s.leaf != before) {
+      h.from.push_back(now);
+      h.to.push_back(now);
+      h.end.push_back(static_cast<std::uint32_t>(h.again.size()));
+    }
+    before = s.leaf;
+    h.to.back() = now++;
+    const auto visit = static_cast<std::uint32_t>(h.from.size());
+    std::uint32_t& seen = last[std::uint64_t{s.leaf} << 9U | s.entry()];
+    if (seen == visit)
+      h.certain += 1;
+    else if (seen != 0)
+      h.again.push_back(seen);
+    h.end.back() = static_cast<std::uint32_t>(h.again.size());
+    seen = visit;
   }
   return all;
 }
@@ -99,8 +113,10 @@ class Dual {
     for (std::uint64_t t = 0; t < touches_; ++t) paid_[t + 1] = paid_[t] + price_[stretch(t)];
     held_.assign(kStretches, 0);
     double best = 0;
-    for (const History& h : histories_)
-      if (h.time.size() > 1) best += best_of(h);
+    for (const History& h : histories_) {
+      best += static_cast<double>(h.certain);
+      if (h.from.size() > 1) best += best_of(h);
+    }
     return again_ - best - places_ * paid_[touches_];
   }
   /// Effects: prices follow scarcity. `goal`: what the bound is hoped to become.
@@ -124,13 +140,13 @@ class Dual {
     const auto first = [&](std::size_t n) { return (n * touches_ + kStretches - 1) / kStretches; };
     return static_cast<double>(first(s + 1) - first(s));
   }
-  /// The price of being held from one touch to the next: the moments between them.
+  /// The price of being held from one visit to the next: the moments between them.
   [[nodiscard]] double rent(const History& h, std::size_t k) const noexcept {
-    return paid_[h.time[k + 1]] - paid_[h.time[k] + 1];
+    return paid_[h.from[k + 1]] - paid_[h.to[k] + 1];
   }
   /// Returns: the most that hits less rent of one table can come to.
   [[nodiscard]] double best_of(const History& h) {
-    const std::size_t n = h.time.size();
+    const std::size_t n = h.from.size();
     runs_.reset(n);
     start_.resize(n);
     double spent = 0;  // rent that all open runs have paid since the first touch
@@ -138,7 +154,7 @@ class Dual {
     for (std::size_t k = 0; k < n; ++k) {
       if (k != 0) {
         spent += rent(h, k - 1);
-        if (h.before[k] != 0) runs_.add_prefix(h.before[k]);
+        for (std::uint32_t a = h.end[k - 1]; a < h.end[k]; ++a) runs_.add_prefix(h.again[a]);
       }
       runs_.set(k, best + spent);
       best = runs_.most() - spent;
@@ -146,7 +162,7 @@ class Dual {
     }
     for (std::size_t k = n - 1;;) {
       const std::size_t i = start_[k];
-      for (std::size_t gap = i; gap < k; ++gap) hold(h.time[gap] + 1, h.time[gap + 1]);
+      for (std::size_t gap = i; gap < k; ++gap) hold(h.to[gap] + 1, h.from[gap + 1]);
       if (i == 0) break;
       k = i - 1;
     }
@@ -180,7 +196,7 @@ LowerBound lower_bound(const Tree& tree, std::uint32_t limit, unsigned steps) {
   double now = 0;
   double price = 0;
   // One price for the whole trace first: the bound is concave in it.
-  for (double p = 0.25 / static_cast<double>(limit); p > 1e-7; p /= 3) {
+  for (double p = 0.07 / static_cast<double>(limit); p > 1e-7; p /= 3) {
     std::fill(dual.prices().begin(), dual.prices().end(), p);
     now = dual.value();
     result.steps += 1;

@@ -22,6 +22,6 @@ struct LowerBound {
 };
 
 /// Complexity: O(touches * log touches) a step. Throws: std::runtime_error for a limit of 4 or less.
-[[nodiscard]] LowerBound lower_bound(const Tree& tree, std::uint32_t limit, unsigned steps = 8);
+[[nodiscard]] LowerBound lower_bound(const Tree& tree, std::uint32_t limit, unsigned steps = 4);
 
 }  // namespace shadowmmu::bench

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 #pragma once
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <stdexcept>
@@ -33,6 +34,7 @@ struct Probe {
   const Setup* setup = nullptr;
   std::uint64_t began = 0;  ///< ticks when the choice of the first victim began; 0: none under way
   std::uint64_t ticks = 0;
+  std::array<std::uint64_t, 5> role{};  ///< by level: the low half of what the Mmu calls its pages
   void choosing() noexcept {
     if (began == 0) began = bench::ticks();
   }
@@ -51,6 +53,10 @@ template <class Policy>
 class Studied : public Policy {
  public:
   EvictionPlan kPlan = chosen();  // NOLINT(readability-identifier-naming): the concept's name
+  void on_create(typename Policy::PageState& p, PageFacts f) noexcept {
+    Probe::here().role[f.level.value()] = f.identity & 0xffff'ffffU;
+    Policy::on_create(p, f);
+  }
   template <class View>
   [[nodiscard]] typename Policy::PageState* victim(const View& view) noexcept {
     Probe::here().choosing();

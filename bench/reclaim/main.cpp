@@ -19,6 +19,8 @@
 #include "reclaim/bound.hpp"
 #include "reclaim/machine.hpp"
 #include "reclaim/offline.hpp"
+#include "reclaim/sensitivity.hpp"
+#include "shadowmmu/reclaim/fifo.hpp"
 
 namespace shadowmmu::bench {
 #define SHADOWMMU_POLICY(symbol, name)                                \
@@ -36,6 +38,9 @@ namespace fs = std::filesystem;
 constexpr const char* kDefaultPolicy = "greedy-dual-frequency";
 /// Rows of what needs the future.
 constexpr const char* kOffline[] = {"belady-table", "belady-cost", "lower-bound"};
+
+/// Cells in which FIFO has fewer refaults than this say little about anything.
+constexpr std::uint64_t kTellingRefaults = 100;
 
 struct Policy {
   std::string name;
@@ -77,6 +82,7 @@ struct Options {
   std::vector<std::uint32_t> limits{64, 128, 256};
   std::vector<std::string> policies{"all"};
   Setup setup;
+  bool sensitivity = false;
   fs::path out;
   unsigned jobs = std::max(1U, std::thread::hardware_concurrency());
 };
@@ -93,6 +99,8 @@ Replays traces of page touches through the Mmu and tells how often each reclaim 
   --policy NAME,...  or all, online, offline (all)
   --plan WORDS       instead of each policy's plan: during|before, recursive, low=N, refill=N, share=N, by commas
   --tlb N            translations that the CPU caches (0: every touch walks the tables and sets A bits)
+  --sensitivity      instead of the study: the default policy with other parameters, in the model; with --out it
+                     writes sensitivity.csv
   --audit            check every invariant of the Mmu after each replay
   --out DIR          write study.csv, study.json and mapped.csv there
   --jobs N           replays at a time (one a core)
@@ -175,6 +183,8 @@ Options parse(int argc, char** argv) {
       o.setup.own_plan = false;
     } else if (a == "--tlb") {
       o.setup.tlb = number(a, value(), 0, 1U << 20U);
+    } else if (a == "--sensitivity") {
+      o.sensitivity = true;
     } else if (a == "--audit") {
       o.setup.audit = true;
     } else if (a == "--out") {
@@ -310,12 +320,12 @@ void write_json(const fs::path& path, const std::vector<Row>& rows) {
   if (!out.flush()) throw std::runtime_error(path.string() + " cannot be written");
 }
 
-/// Referenced guest pages over time, for the plots.
-void write_mapped(const fs::path& path, const std::vector<Row>& rows) {
+/// Referenced guest pages over time, at the first limit: for the plots.
+void write_mapped(const fs::path& path, const std::vector<Row>& rows, std::uint32_t limit) {
   std::ofstream out(path);
   out << "trace,arch,policy,limit,touches,mapped\n";
   for (const Row& r : rows)
-    for (std::size_t i = 0; i < r.f.mapped.size(); ++i)
+    for (std::size_t i = 0; r.limit == limit && i < r.f.mapped.size(); ++i)
       out << r.trace << ',' << r.arch << ',' << r.policy << ',' << r.limit << ',' << (i + 1) * Samples::kEvery << ','
           << r.f.mapped[i] << '\n';
   if (!out.flush()) throw std::runtime_error(path.string() + " cannot be written");
@@ -351,6 +361,7 @@ void print_table(const std::vector<Row>& rows) {
     for (const std::string& c : cells) {
       const auto own = at.find({p, c});
       const auto fifo = at.find({"fifo", c});
+      const bool telling = fifo != at.end() && fifo->second->f.refaults >= kTellingRefaults;
       if (own == at.end()) continue;
       const Figures& f = own->second->f;
       sum += static_cast<double>(f.refaults);
@@ -358,8 +369,8 @@ void print_table(const std::vector<Row>& rows) {
       a_bits += static_cast<double>(f.a_bit_reads);
       evictions += static_cast<double>(f.evictions);
       ns += f.ns_per_reclaim * static_cast<double>(f.evictions);
-      if (fifo == at.end() || fifo->second->f.refaults == 0) {
-        std::printf(" %6s", f.refaults == 0 ? "-" : "?");
+      if (!telling) {
+        std::printf(" %6s", "-");
         continue;
       }
       const double ratio =
@@ -373,8 +384,54 @@ void print_table(const std::vector<Row>& rows) {
     if (ns > 0) std::printf("  %8.0f", ns / evictions);
     std::printf("\n");
   }
-  std::printf("\nColumns: the cells above, in order. Sawtooth: of the worst cell. Default policy: %s.\n",
-              kDefaultPolicy);
+  std::printf(
+      "\nColumns: the cells above, in order; a dash where FIFO has fewer than %llu or was not run. Sawtooth: of the "
+      "worst cell. Default policy: %s.\n",
+      kDefaultPolicy);
+}
+
+ArchKind arch_of(const Options& o, const Trace& t) {
+  return o.arch.value_or(t.name.ends_with("-gpa") ? ArchKind::Ept : ArchKind::X86_64);
+}
+
+int sensitivity(const Options& o) {
+  const std::vector<Variant> all = variants();
+  std::vector<double> logs(all.size()), worst(all.size());
+  std::size_t cells = 0;
+  Progress progress(static_cast<double>(o.traces.size() * o.limits.size() * all.size()));
+  for (const std::string& path : o.traces) {
+    const Trace trace = load_trace(path);
+    const Tree tree(trace, arch_of(o, trace));
+    for (const std::uint32_t limit : o.limits) {
+      const std::uint64_t fifo = Model<reclaim::Fifo>(tree, limit, {}).run().refaults;
+      const bool counts = fifo >= kTellingRefaults;
+      cells += counts ? 1 : 0;
+      in_parallel(all.size(), o.jobs, [&](std::size_t i) {
+        progress.add(1, tree.name + " " + all[i].parameter + " " + all[i].value);
+        if (!counts) return;
+        const auto refaults = static_cast<double>(std::max<std::uint64_t>(all[i].refaults(tree, limit), 1));
+        const double ratio = refaults / static_cast<double>(fifo);
+        logs[i] += std::log(ratio);
+        worst[i] = std::max(worst[i], ratio);
+      });
+    }
+  }
+  progress.end();
+  if (cells == 0) refuse("in no cell does FIFO have as many as " + std::to_string(kTellingRefaults) + " refaults");
+  std::string csv = "parameter,value,geomean,worst,default\n";
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    const double mean = std::exp(logs[i] / static_cast<double>(cells));
+    std::printf("%-28s %-24s %7.4f  worst cell %6.3f%s\n", all[i].parameter.c_str(), all[i].value.c_str(), mean,
+                worst[i], all[i].standard ? "  (the library's)" : "");
+    csv += all[i].parameter + ",\"" + all[i].value + "\"," + std::to_string(mean) + ',' + std::to_string(worst[i]) +
+           ',' + (all[i].standard ? "1" : "0") + '\n';
+  }
+  if (o.out.empty()) return 0;
+  fs::create_directories(o.out);
+  std::ofstream out(o.out / "sensitivity.csv");
+  out << csv;
+  if (!out.flush()) throw std::runtime_error((o.out / "sensitivity.csv").string() + " cannot be written");
+  return 0;
 }
 
 int study(const Options& o) {
@@ -386,15 +443,16 @@ int study(const Options& o) {
     std::optional<Tree> tree;
     {
       const Trace trace = load_trace(path);
-      const ArchKind arch = o.arch.value_or(trace.name.ends_with("-gpa") ? ArchKind::Ept : ArchKind::X86_64);
-      tree.emplace(trace, arch);
+      tree.emplace(trace, arch_of(o, trace));
     }
     std::vector<Row> some(policies.size() * o.limits.size());
     in_parallel(some.size(), o.jobs, [&](std::size_t i) {
-      const Policy& p = policies[i % policies.size()];
+      // The bounds take longest: they come first, so that none is left running alone.
+      const std::size_t which = policies.size() - 1 - i / o.limits.size();
+      const Policy& p = policies[which];
       Setup setup = o.setup;
-      setup.limit = o.limits[i / policies.size()];
-      Row& r = some[i];
+      setup.limit = o.limits[i % o.limits.size()];
+      Row& r = some[i % o.limits.size() * policies.size() + which];
       r = {tree->name, name_of(tree->arch), p.name, setup.limit, p.offline, p.run(*tree, setup)};
       progress.add(1, r.trace + " " + r.policy + " " + std::to_string(r.limit));
     });
@@ -405,7 +463,7 @@ int study(const Options& o) {
   if (o.out.empty()) return 0;
   write_csv(o.out / "study.csv", rows);
   write_json(o.out / "study.json", rows);
-  write_mapped(o.out / "mapped.csv", rows);
+  write_mapped(o.out / "mapped.csv", rows, o.limits.front());
   std::printf("Written: %s/{study.csv, study.json, mapped.csv}\n", o.out.c_str());
   return 0;
 }
@@ -418,7 +476,8 @@ int main(int argc, char** argv) {
       save_trace(argv[3], load_trace(argv[2]).records);
       return 0;
     }
-    return study(parse(argc, argv));
+    const Options o = parse(argc, argv);
+    return o.sensitivity ? sensitivity(o) : study(o);
   } catch (const std::exception& e) {
     refuse(e.what());
   }

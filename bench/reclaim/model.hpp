@@ -22,6 +22,20 @@ struct Foresight {
   std::uint64_t now = 0;  ///< the step under way
 };
 
+/// Returns: what the Mmu calls each table of the tree towards its policy. `role`: by level, the low half of these
+/// names.
+[[nodiscard]] inline std::vector<std::uint64_t> identities(const Tree& tree, const std::array<std::uint64_t, 5>& role) {
+  std::vector<std::uint64_t> names(tree.tables.size());
+  for (std::size_t t = 0; t < names.size(); ++t) names[t] = std::uint64_t{t} << 32U | role[tree.tables[t].level];
+  if (tree.arch == ArchKind::X86_64) return names;
+  for (const Tree::Step& s : tree.steps) {  // a direct page is called by the first frame that it maps
+    std::uint32_t t = s.leaf;
+    for (unsigned level = 1; t != Tree::kNone; ++level, t = tree.tables[t].parent)
+      names[t] = (s.address >> 12U >> 9U * level << 9U * level) << 32U | role[level];
+  }
+  return names;
+}
+
 template <class Policy>
 class Model {
   using State = typename Policy::PageState;
@@ -41,6 +55,7 @@ class Model {
     std::uint32_t table;
     std::uint8_t level;
     bool walked = false;
+    bool reachable = false;  ///< from a root
     std::uint16_t live = 0;
     std::uint32_t roots = 0;
     int own_children = 0;
@@ -113,7 +128,7 @@ class Model {
       fault(step);
       static_cast<void>(walk(step));
     }
-    if (++touches_ % Samples::kEvery == 0) samples_.add(fills_ - f_.live_zapped);
+    if (++touches_ % Samples::kEvery == 0) samples_.add(mapped_);
   }
   /// The CPU's walk: A bits are set as far as it comes. Returns: whether the entry is there.
   [[nodiscard]] bool walk(const Tree::Step& step) noexcept {
@@ -151,6 +166,7 @@ class Model {
     word |= bit;
     p->live += 1;
     fills_ += 1;
+    mapped_ += 1;
     entry(*p);
   }
   void load_root(std::uint32_t root) {
@@ -173,6 +189,7 @@ class Model {
     if (used_ >= limit_ && plan_.when == EvictionPlan::When::DuringWalk) evict(plan_.wanted(limit_));
     pages_[table] = std::make_unique<Page>(table, tree_.tables[table].level);
     Page* p = pages_[table].get();
+    p->reachable = p->level == 4;
     used_ += 1;
     if (number_.empty()) number_.resize(pages_.size());
     number_[table] = ++created_;
@@ -183,6 +200,19 @@ class Model {
   }
   void entry(Page& p) {
     if constexpr (wants(Policy::kHooks, Hook::Entry)) policy_.on_entry(p, p.live);
+  }
+  /// Effects: what hangs from p can be reached from now on, or no more.
+  void reach(Page& p, bool yes) {
+    p.reachable = yes;
+    if (p.level == 1) {
+      mapped_ += yes ? p.live : -std::uint64_t{p.live};
+      return;
+    }
+    for (Page* child : p.directory->child)
+      if (child != nullptr && child->reachable != yes && (yes || !has_reachable_parent(*child))) reach(*child, yes);
+  }
+  [[nodiscard]] static bool has_reachable_parent(const Page& p) noexcept {
+    return std::any_of(p.parents.begin(), p.parents.end(), [](const Link& l) { return l.parent->reachable; });
   }
   void own_child(Page& p, bool more) {
     p.own_children += more ? 1 : -1;
@@ -209,6 +239,7 @@ class Model {
     parent.directory->accessed[i] = true;
     parent.live += 1;
     links_ += 1;
+    if (parent.reachable && !child.reachable) reach(child, true);
     entry(parent);
   }
   void unlink(Page& parent, std::uint16_t i) {
@@ -219,6 +250,7 @@ class Model {
                            [&](const Link& l) { return l.parent == &parent && l.index == i; });
     *at = child.parents.back();
     child.parents.pop_back();
+    if (child.reachable && !has_reachable_parent(child)) reach(child, false);
     tell_of_link(parent, child, false);
   }
   void make_room_ahead() {
@@ -271,6 +303,7 @@ class Model {
   std::uint32_t root_ = Tree::kNone;
   std::uint32_t used_ = 0;
   std::uint64_t created_ = 0, fills_ = 0, links_ = 0, touches_ = 0;
+  std::uint64_t mapped_ = 0;  ///< leaf entries that can be reached
 };
 
 }  // namespace shadowmmu::bench

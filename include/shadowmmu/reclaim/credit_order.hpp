@@ -23,9 +23,9 @@ static_assert(square_root(0) == 0 && square_root(15) == 3 && square_root(16) == 
 /// Where a page stands, and what it is worth. 24 bytes.
 template <class Policy>
 struct CreditState : ListHook<Policy> {
-  enum Place : std::uint32_t { kNowhere, kEmpty, kCredit, kOrphan };
+  enum Place : std::uint32_t { Nowhere, Empty, Credit, Orphan };
   std::uint32_t due = 0;  ///< the level at which its credit is used up, modulo 2^32
-  std::uint32_t place : 2 = kNowhere;
+  std::uint32_t place : 2 = Nowhere;
   std::uint32_t strands : 1 = 0;
   std::uint32_t filled : 1 = 0;     ///< had a fault, or was loaded as a root, since its credit was last reckoned
   std::uint32_t frequency : 5 = 1;  ///< times that it was found accessed, and 1
@@ -98,24 +98,24 @@ class CreditOrder {
     if (f.level == Level{1})
       insert(p, 1);
     else
-      append(empty_, p, PageState::kEmpty);
+      append(empty_, p, PageState::Empty);
   }
   void on_remove(PageState& p) noexcept { leave(p); }
   void on_strands(PageState& p, bool yes) noexcept {
     p.strands = yes ? 1U : 0U;
-    if (p.place == PageState::kOrphan) return;
+    if (p.place == PageState::Orphan) return;
     leave(p);
-    if (!yes) append(empty_, p, PageState::kEmpty);  // or so it seems: see empty_page
+    if (!yes) append(empty_, p, PageState::Empty);  // or so it seems: see empty_page
   }
   void on_orphan(PageState& p, bool yes) noexcept {
     leave(p);
     if (yes)
-      append(orphans_, p, PageState::kOrphan);
+      append(orphans_, p, PageState::Orphan);
     else if (p.strands == 0)
-      append(empty_, p, PageState::kEmpty);
+      append(empty_, p, PageState::Empty);
   }
   void on_entry(PageState& p, unsigned) noexcept {
-    if (p.place == PageState::kEmpty) {
+    if (p.place == PageState::Empty) {
       leave(p);
       insert(p, 1);
     }
@@ -147,7 +147,7 @@ class CreditOrder {
 
  private:
   void insert(PageState& p, std::uint32_t credit) noexcept {
-    p.place = PageState::kCredit;
+    p.place = PageState::Credit;
     queue_.insert(p, credit == 0 ? 1 : credit);
   }
   template <class Queue>
@@ -156,14 +156,14 @@ class CreditOrder {
     queue.push_back(p);
   }
   void leave(PageState& p) noexcept {
-    if (p.place == PageState::kCredit)
+    if (p.place == PageState::Credit)
       queue_.erase(p);
-    else if (p.place != PageState::kNowhere)
+    else if (p.place != PageState::Nowhere)
       empty_.erase(empty_.s_iterator_to(p));  // of whichever list: unlinking needs none
-    p.place = PageState::kNowhere;
+    p.place = PageState::Nowhere;
   }
   void used(PageState& p) noexcept {
-    if (p.place != PageState::kCredit) return;
+    if (p.place != PageState::Credit) return;
     p.filled = 1;
     p.lead = (p.due - queue_.level()) & 2047U;
   }
