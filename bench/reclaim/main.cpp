@@ -387,7 +387,7 @@ void print_table(const std::vector<Row>& rows) {
   std::printf(
       "\nColumns: the cells above, in order; a dash where FIFO has fewer than %llu or was not run. Sawtooth: of the "
       "worst cell. Default policy: %s.\n",
-      kDefaultPolicy);
+      static_cast<unsigned long long>(kTellingRefaults), kDefaultPolicy);
 }
 
 ArchKind arch_of(const Options& o, const Trace& t) {

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: BSL-1.0
 #include "reclaim/sensitivity.hpp"
 
+#include <algorithm>
 #include <array>
 #include <cmath>
+#include <initializer_list>
 
 #include "reclaim/model.hpp"
 #include "shadowmmu/host/arena.hpp"
@@ -56,9 +58,9 @@ std::vector<Variant> variants() {
   all.push_back({"renewed by", "A bits", false, under<Other<75, 16, true, false>>()});
   all.push_back({"renewed by", "faults", false, under<Other<75, 16, false, true>>()});
   all.push_back({"renewed by", "both", true, under<Default>()});
-  for (const std::uint16_t n : {1, 2, 4, 8, 16, 25})
+  for (const std::uint16_t n : std::initializer_list<std::uint16_t>{1, 2, 4, 8, 16, 25})
     all.push_back({"pages at once", std::to_string(n), n == 1, under<Default>({.refill = n})});
-  for (const std::uint16_t n : {64, 32, 16, 8, 4})
+  for (const std::uint16_t n : std::initializer_list<std::uint16_t>{64, 32, 16, 8, 4})
     all.push_back({"part of the limit at once", "1/" + std::to_string(n), false, under<Default>({.share = n})});
   all.push_back({"when, and children", "during, orphan", true, under<Default>()});
   all.push_back({"when, and children", "during, recursive", false,
