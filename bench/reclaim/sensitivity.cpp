@@ -62,13 +62,10 @@ std::vector<Variant> variants() {
     all.push_back({"pages at once", std::to_string(n), n == 1, under<Default>({.refill = n})});
   for (const std::uint16_t n : std::initializer_list<std::uint16_t>{64, 32, 16, 8, 4})
     all.push_back({"part of the limit at once", "1/" + std::to_string(n), false, under<Default>({.share = n})});
-  all.push_back({"when, and children", "during, orphan", true, under<Default>()});
-  all.push_back({"when, and children", "during, recursive", false,
-                 under<Default>({.children = EvictionPlan::Children::Recursive})});
-  all.push_back(
-      {"when, and children", "before (5, 6), orphan", false, under<Default>({.when = When::BeforeWalk, .refill = 6})});
-  all.push_back({"when, and children", "before (5, 25), orphan", false,
-                 under<Default>({.when = When::BeforeWalk, .refill = 25})});
+  all.push_back({"room is made", "as needed", true, under<Default>()});
+  all.push_back({"room is made", "recursive", false, under<Default>({.children = EvictionPlan::Children::Recursive})});
+  all.push_back({"room is made", "ahead, 6", false, under<Default>({.when = When::BeforeWalk, .refill = 6})});
+  all.push_back({"room is made", "ahead, 25", false, under<Default>({.when = When::BeforeWalk, .refill = 25})});
   return all;
 }
 
