@@ -203,13 +203,9 @@ class Machine {
   /// The guest drops the user half of an address space: it clears the entries of the top table.
   void end_space(std::uint32_t root) {
     if constexpr (Kind == ArchKind::X86_64) {
-      for (unsigned i = 0; i < kEntriesPerTable / 2; ++i) {
-        std::uint64_t* entry = guest_entry(root, i);
-        if (*entry == 0) continue;
-        *entry = 0;
-        mmu_.guest_wrote(Gpa{(std::uint64_t{root} << kPageShift) + i * 8}, 8);
-      }
-      enter();
+      for (unsigned i = 0; i < kEntriesPerTable / 2; ++i) *guest_entry(root, i) = 0;
+      mmu_.guest_wrote(Gpa{std::uint64_t{root} << kPageShift}, kPageSize / 2);  // one write: no flood
+      if (root_ != Tree::kNone) enter();
     }
   }
   [[nodiscard]] Figures figures(double ns) {

@@ -20,6 +20,7 @@
 #include "reclaim/machine.hpp"
 #include "reclaim/offline.hpp"
 #include "reclaim/sensitivity.hpp"
+#include "reclaim/synthetic.hpp"
 #include "shadowmmu/reclaim/fifo.hpp"
 
 namespace shadowmmu::bench {
@@ -93,7 +94,8 @@ constexpr const char* kUsage =
 
 Replays traces of page touches through the Mmu and tells how often each reclaim policy makes a guest fault again.
 
-  --trace FILE       .u64, .u64.zst, .oracleGeneral[.zst], .lackey[.zst]; may be given several times
+  --trace FILE       .u64, .u64.zst, .oracleGeneral[.zst], .lackey[.zst]; may be given several times;
+                     or synthetic:scan, zipf, adversary, phases
   --arch ept|x86_64  format of the shadow tables; without it ept for traces named *-gpa, else x86_64
   --limit N,...      shadow pages allowed (64,128,256); 12 at least
   --policy NAME,...  or all, online, offline (all)
@@ -390,6 +392,15 @@ void print_table(const std::vector<Row>& rows) {
       static_cast<unsigned long long>(kTellingRefaults), kDefaultPolicy);
 }
 
+/// Returns: the trace of a file, or one that is made up. Its name fits a row of CSV.
+Trace open_trace(const std::string& path) {
+  constexpr std::string_view kMade = "synthetic:";
+  Trace t = path.starts_with(kMade) ? synthetic(path.substr(kMade.size()), 400'000) : load_trace(path);
+  for (char& c : t.name)
+    if (c == ',' || c == '"' || c == '\\' || static_cast<unsigned char>(c) < ' ') c = '_';
+  return t;
+}
+
 ArchKind arch_of(const Options& o, const Trace& t) {
   return o.arch.value_or(t.name.ends_with("-gpa") ? ArchKind::Ept : ArchKind::X86_64);
 }
@@ -400,7 +411,7 @@ int sensitivity(const Options& o) {
   std::size_t cells = 0;
   Progress progress(static_cast<double>(o.traces.size() * o.limits.size() * all.size()));
   for (const std::string& path : o.traces) {
-    const Trace trace = load_trace(path);
+    const Trace trace = open_trace(path);
     const Tree tree(trace, arch_of(o, trace));
     for (const std::uint32_t limit : o.limits) {
       const std::uint64_t fifo = Model<reclaim::Fifo>(tree, limit, {}).run().refaults;
@@ -442,7 +453,7 @@ int study(const Options& o) {
   for (const std::string& path : o.traces) {
     std::optional<Tree> tree;
     {
-      const Trace trace = load_trace(path);
+      const Trace trace = open_trace(path);
       tree.emplace(trace, arch_of(o, trace));
     }
     std::vector<Row> some(policies.size() * o.limits.size());

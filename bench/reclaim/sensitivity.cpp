@@ -15,7 +15,7 @@ namespace {
 
 /// The default's worth with another exponent (in hundredths) and cap, scaled down where the ring of credits is too
 /// short for it.
-template <unsigned Exponent, unsigned Cap>
+template <unsigned Exponent, unsigned Cap, unsigned Unproven = 8>
 struct Worth {
   static constexpr std::uint32_t kMost = 2047;
   static constexpr std::uint32_t kMostFrequency = Cap;
@@ -26,12 +26,14 @@ struct Worth {
       return t;
     }();
     static const double kScale = std::min(1.0, kMost / (Cap * kPower[kEntriesPerTable]));
-    return static_cast<std::uint32_t>(frequency * kPower[live] * kScale);
+    const auto worth = static_cast<std::uint32_t>(frequency * kPower[live] * kScale);
+    const std::uint32_t most = frequency == 1 ? Unproven : frequency == 2 ? 4 * Unproven : kMost;
+    return std::min(worth, most);
   }
 };
-template <unsigned Exponent, unsigned Cap, bool Abit, bool Fill>
-class Other : public reclaim::detail::CreditOrder<Other<Exponent, Cap, Abit, Fill>, Worth<Exponent, Cap>, Abit, Fill> {
-};
+template <unsigned Exponent, unsigned Cap, bool Abit, bool Fill, unsigned Unproven = 8>
+class Other : public reclaim::detail::CreditOrder<Other<Exponent, Cap, Abit, Fill, Unproven>,
+                                                  Worth<Exponent, Cap, Unproven>, Abit, Fill> {};
 
 template <class Policy>
 [[nodiscard]] std::function<std::uint64_t(const Tree&, std::uint32_t)> under(EvictionPlan plan = {}) {
@@ -55,6 +57,10 @@ std::vector<Variant> variants() {
   all.push_back({"most frequency", "8", false, under<Other<75, 8, true, true>>()});
   all.push_back({"most frequency", "16", true, under<Default>()});
   all.push_back({"most frequency", "31", false, under<Other<75, 31, true, true>>()});
+  all.push_back({"most worth unproven", "4", false, under<Other<75, 16, true, true, 4>>()});
+  all.push_back({"most worth unproven", "8", true, under<Default>()});
+  all.push_back({"most worth unproven", "16", false, under<Other<75, 16, true, true, 16>>()});
+  all.push_back({"most worth unproven", "any", false, under<Other<75, 16, true, true, 2047>>()});
   all.push_back({"renewed by", "A bits", false, under<Other<75, 16, true, false>>()});
   all.push_back({"renewed by", "faults", false, under<Other<75, 16, false, true>>()});
   all.push_back({"renewed by", "both", true, under<Default>()});

@@ -12,6 +12,8 @@ namespace {
 constexpr std::uint64_t kKernelHalf = std::uint64_t{1} << 35;
 /// Guest memory that Ept maps without renumbering: 64 GiB.
 constexpr std::uint64_t kDense = std::uint64_t{1} << 24;
+/// Guest frames for which there is address space: 1 TiB.
+constexpr std::uint64_t kMostSpan = std::uint64_t{1} << 28;
 
 /// Deals out numbers in order of first use.
 template <class Key>
@@ -69,6 +71,7 @@ Tree::Tree(const Trace& trace, ArchKind kind) : name(trace.name), arch(kind) {
   Numbers<std::uint64_t> by_place[5];  // by level
   std::vector<std::vector<std::uint64_t>> seen;
   std::unordered_set<std::uint64_t> kernel_links;
+  std::unordered_set<std::uint16_t> ended;
   const auto table = [&](std::uint64_t place, std::uint8_t level, std::uint32_t parent, std::uint64_t index) {
     const auto [number, fresh] = by_place[level].of(place, static_cast<std::uint32_t>(tables.size()));
     if (fresh) {
@@ -89,12 +92,17 @@ Tree::Tree(const Trace& trace, ArchKind kind) : name(trace.name), arch(kind) {
     if (tables.size() != before) roots.push_back(step.root);
     if (r.end()) {
       step.leaf = kNone;
+      ended.insert(r.space());
       if (!two_level) steps.push_back(step);
       continue;
     }
     const std::uint64_t page = two_level ? physical.page(r) : r.page();
     if (two_level) span = std::max(span, page + 1);
     const bool kernel = !two_level && (page & kKernelHalf) != 0;
+    if (!two_level && !kernel && ended.contains(r.space()))
+      throw std::runtime_error(name + ": record " + std::to_string(&r - trace.records.data() + 1) + ": address space " +
+                               std::to_string(r.space()) + " is touched after its end");
+    if (span > kMostSpan) throw std::runtime_error(name + ": guest-physical pages too far apart");
     const std::uint64_t space = two_level || kernel ? 0 : std::uint64_t{r.space()} + 1;
     std::uint32_t at = kernel ? kNone : step.root;
     bool fresh = false;

@@ -20,10 +20,11 @@ struct EvictionPlan {
   std::uint16_t low = 5;     ///< BeforeWalk: pages left that start an eviction; at least 5
   std::uint16_t refill = 1;  ///< pages left after it
   std::uint16_t share = 0;   ///< or limit / share, where that is more; 0: no such
-  /// Returns: pages to make room for under a limit. A small limit is not emptied: half of it at most.
+  /// Returns: pages to make room for under a limit. A small limit is not emptied: half of it at most, or what one fault
+  /// needs.
   [[nodiscard]] constexpr std::uint32_t wanted(std::uint32_t limit) const noexcept {
     const std::uint32_t part = share == 0 ? 0U : limit / share;
-    const std::uint32_t most = limit / 2 > low ? limit / 2 : std::uint32_t{low};
+    const std::uint32_t most = limit / 2 > 5 ? limit / 2 : 5;
     const std::uint32_t n = part > refill ? part : std::uint32_t{refill};
     return n > most ? most : n;
   }

@@ -25,6 +25,7 @@ enum class Rule : unsigned char {
   ReclaimCore,
   ReclaimCallable,
   ReclaimDeclared,
+  ReclaimPlan,
   ReclaimSize,
   Config,
   ConfigMmio,
@@ -57,6 +58,8 @@ consteval Rule diagnose() {
     return Rule::ReclaimCallable;
   else if constexpr (!ReclaimHooksDeclared<R>)
     return Rule::ReclaimDeclared;
+  else if constexpr (!ReclaimPlanSane<R>)
+    return Rule::ReclaimPlan;
   else if constexpr (sizeof(typename R::PageState) > kMaxPageState)
     return Rule::ReclaimSize;
   else if constexpr (!ConfigSane<C>)
@@ -98,6 +101,9 @@ struct Explain {
   static_assert(
       R != Rule::ReclaimDeclared,
       "shadowmmu: Reclaim has a hook that kHooks does not declare, so it would never be called; add it to kHooks");
+  static_assert(R != Rule::ReclaimPlan,
+                "shadowmmu: Reclaim::kPlan leaves no room for a fault: BeforeWalk needs refill > low >= 5; see "
+                "eviction_plan.hpp");
   static_assert(R != Rule::ReclaimSize,
                 "shadowmmu: Reclaim::PageState is larger than 24 bytes, which breaks the two-line shadow page; keep "
                 "state elsewhere");

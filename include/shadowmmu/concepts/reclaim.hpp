@@ -16,8 +16,11 @@ namespace shadowmmu {
 ///   Entry     on_entry(page, live): an entry was set in page, by a fault as a rule; it has `live` of them now
 ///   RootLoad  on_root_load(root): a vCPU runs on it from now on
 ///   Strand    on_strands(page, yes): evicting it would leave a child that nothing else points at, or would no more.
-///             A child is one page's own while exactly one entry points at it. Told in the order of events, first `yes`
-///   Orphan    on_orphan(page, yes): no entry points at it any more, after one did; or one does again
+///             A child is one page's own while exactly one entry points at it
+///             (with two from the same page, which guests hardly have, it is nobody's). Told in the order of events,
+///             first `yes`
+///   Orphan    on_orphan(page, yes): no entry points at it any more, after one did; or one does, for the first
+///             time or again
 /// Of one event Strand and Orphan come first, then Link or Unlink, then Entry.
 enum class Hook : std::uint8_t { None = 0, Link = 1, Unlink = 2, Entry = 4, RootLoad = 8, Strand = 16, Orphan = 32 };
 [[nodiscard]] constexpr Hook operator|(Hook a, Hook b) noexcept {
@@ -124,6 +127,14 @@ concept ReclaimPlans = requires(const R& r) {
   { r.kPlan } -> std::convertible_to<EvictionPlan>;
 };
 
+/// A plan that is a constant leaves room for a fault. One that is set at run time is its setter's affair.
+template <class R>
+concept ReclaimPlanConstant = requires {
+  typename std::bool_constant<plan_sane(R::kPlan)>;
+};
+template <class R>
+concept ReclaimPlanSane = !ReclaimPlanConstant<R> || plan_sane(R::kPlan);
+
 /// The required four: creation, removal, victim, and the list of optional hooks. `victim` returns nullptr only if every
 /// page is pinned; what it returns has been told to it and is not pinned.
 template <class R>
@@ -163,6 +174,6 @@ concept ReclaimHooksDeclared = (wants(R::kHooks, Hook::Link) || !detail::NamesLi
                                                                                             !detail::NamesOrphan<R>);
 
 template <class R>
-concept Reclaim = ReclaimCore<R> && ReclaimHooksCallable<R> && ReclaimHooksDeclared<R>;
+concept Reclaim = ReclaimCore<R> && ReclaimHooksCallable<R> && ReclaimHooksDeclared<R> && ReclaimPlanSane<R>;
 
 }  // namespace shadowmmu

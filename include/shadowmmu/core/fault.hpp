@@ -208,9 +208,11 @@ template <class S>
   S& s = f.s;
   auto& v = f.v;
   Level goal = goal_level(f, g);
-  // Where pages may be evicted on the way, the whole path counts as walked, from the root on.
+  auto* p = path_start(f, goal);
+  // Where a page may be evicted for one that is missing, the whole path counts as walked, from the root on.
   const bool tight = s.limit < s.used + kPagesAhead;
-  auto* p = tight ? root_page(s, v, f.address) : path_start(f, goal);
+  if (tight && p != nullptr && !Arch::present(entry<S>(*p, p->role.level().index(f.address.value()))))
+    p = root_page(s, v, f.address);
   if (p == nullptr) {
     S::Memory::template store<Order::Relaxed>(v.reload, 1);
     return Fetched::Retry;

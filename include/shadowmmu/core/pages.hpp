@@ -18,8 +18,10 @@ inline constexpr unsigned kPagesAhead = 5, kCellsAhead = 32;
 /// Returns: whether there is nothing to evict, to grow or to start before a fault. Complexity: six loads.
 template <class S>
 [[nodiscard]] inline bool well_supplied(const S& s) noexcept {
-  return s.limit >= s.used + plan_of(s).low && s.pages.available() >= kPagesAhead &&
-         s.cells.available() >= kCellsAhead && s.hash.ready() && !s.hash.wants_growth();
+  const EvictionPlan plan = plan_of(s);
+  const bool room = plan.when == EvictionPlan::When::DuringWalk || s.limit >= s.used + plan.low;
+  return room && s.pages.available() >= kPagesAhead && s.cells.available() >= kCellsAhead && s.hash.ready() &&
+         !s.hash.wants_growth();
 }
 
 /// Effects: makes sure that the pools can serve one fault or root load, evicting where they have reached their largest

@@ -134,7 +134,8 @@ std::uint32_t shrink_by(S& s, std::uint32_t n) noexcept {
 }
 
 /// Effects: zapped pages that wait for their release go. Under a BeforeWalk plan, where fewer than its `low` are
-/// available, refills. Returns: false only if not one page can be had.
+/// available, refills. Returns: false only if not one page can be had then; under DuringWalk that shows when it is
+/// needed.
 template <class S>
 [[nodiscard]] bool make_pages_available(S& s, ExclusiveGuard<S>& g) noexcept {
   const EvictionPlan plan = plan_of(s);

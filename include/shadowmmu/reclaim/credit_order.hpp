@@ -148,6 +148,7 @@ class CreditOrder {
  private:
   void insert(PageState& p, std::uint32_t credit) noexcept {
     p.place = PageState::Credit;
+    p.filled = 0;
     queue_.insert(p, credit == 0 ? 1 : credit);
   }
   template <class Queue>
@@ -168,7 +169,6 @@ class CreditOrder {
     p.lead = (p.due - queue_.level()) & 2047U;
   }
   void renew(PageState& p, std::uint32_t credit) noexcept {
-    p.filled = 0;
     leave(p);
     insert(p, credit);
   }

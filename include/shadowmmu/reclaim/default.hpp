@@ -4,7 +4,7 @@
 
 namespace shadowmmu::reclaim {
 
-/// What wins on refaults without losing anywhere: docs/RECLAIM.md.
+/// What has the fewest refaults on recorded traces and loses on none of them to FIFO: docs/RECLAIM.md.
 using Default = GreedyDualFrequency;
 
 }  // namespace shadowmmu::reclaim

@@ -20,17 +20,24 @@ struct FrequentEntries {
     return t;
   }();
   static constexpr std::uint32_t kMost = kMostFrequency * kPower[kEntriesPerTable] / 16;
+  /// The most that a page is worth before it has been found accessed so often: a scan fills tables that nobody comes
+  /// back to, and A bits are set by its own touches.
+  [[nodiscard]] static constexpr std::uint32_t unproven(std::uint32_t frequency) noexcept {
+    return frequency == 1 ? 8 : frequency == 2 ? 32 : kMost;
+  }
   [[nodiscard]] static constexpr std::uint32_t of(unsigned live, std::uint32_t frequency) noexcept {
-    return frequency * kPower[live] / 16;
+    const std::uint32_t worth = frequency * kPower[live] / 16;
+    return worth < unproven(frequency) ? worth : unproven(frequency);
   }
 };
-static_assert(FrequentEntries::of(1, 1) == 1 && FrequentEntries::of(256, 1) == 64 && FrequentEntries::of(16, 2) == 16);
+static_assert(FrequentEntries::of(1, 1) == 1 && FrequentEntries::of(256, 1) == 8 && FrequentEntries::of(256, 4) == 256);
 }  // namespace detail
 
 /// By cost, frequency and age: a page is worth its live entries to the power of 3/4, times how often it was found
-/// accessed (16 at most). Faults renew its credit as well as A bits do; where there are no A bits, faults alone.
-/// The default: docs/RECLAIM.md. Source: GreedyDual-Size-Frequency (Cherkasova, 1998), made to live on A bits.
-/// Cost: 24 bytes a page, 32 KiB an Mmu; a link or an entry O(1); victim looks at about 2 A bits, 64 at most.
+/// accessed (16 at most; pages that have not been found so twice are worth little). Faults renew its credit as well as
+/// A bits do; where there are no A bits, faults alone. The default: docs/RECLAIM.md. Source: GreedyDual-Size-Frequency
+/// (Cherkasova, 1998), made to live on A bits. Cost: 24 bytes a page, 32 KiB an Mmu; a link or an entry O(1); victim
+/// looks at about 2 A bits, 64 at most.
 class GreedyDualFrequency : public detail::CreditOrder<GreedyDualFrequency, detail::FrequentEntries, true, true> {};
 static_assert(Reclaim<GreedyDualFrequency>);
 

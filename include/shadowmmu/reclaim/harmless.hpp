@@ -4,6 +4,7 @@
 
 #include "shadowmmu/concepts/reclaim.hpp"
 #include "shadowmmu/intrusive.hpp"
+#include "shadowmmu/reclaim/fifo.hpp"
 
 namespace shadowmmu::reclaim::detail {
 
@@ -35,12 +36,31 @@ class Harmless {
   [[nodiscard]] Order& order() noexcept { return static_cast<Order&>(*this); }
 };
 
-/// The first page of a queue that is not pinned, or nullptr.
-template <class Queue, class View>
-[[nodiscard]] auto* first_free(Queue& queue, const View& view) noexcept {
-  for (auto& p : queue)
-    if (!view.pinned(p)) return &p;
-  return static_cast<typename Queue::value_type*>(nullptr);
-}
+template <class Tag>
+struct HarmlessState : ListHook<Tag> {
+  bool strands = false;
+};
+
+/// All of them in one queue: new ones at its end, one that has lost its last own child at its front.
+template <class Order>
+class HarmlessQueue : public Harmless<Order, HarmlessState<Order>> {
+ public:
+  using PageState = HarmlessState<Order>;
+  void enter(PageState& p, Entry how) noexcept {
+    if (how == Entry::New)
+      queue_.push_back(p);
+    else
+      queue_.push_front(p);
+  }
+  void leave(PageState& p) noexcept { queue_.erase(queue_.s_iterator_to(p)); }
+  template <ReclaimView<PageState> View>
+  [[nodiscard]] PageState* victim(const View& view) noexcept {
+    return first_free(queue_, view);
+  }
+
+ protected:
+  void make_newest(PageState& p) noexcept { queue_.splice(queue_.end(), queue_, queue_.s_iterator_to(p)); }
+  List<PageState, Order> queue_;
+};
 
 }  // namespace shadowmmu::reclaim::detail

@@ -4,32 +4,23 @@
 
 namespace shadowmmu::reclaim {
 
-struct SieveState : ListHook<struct SieveQueue> {
-  bool strands = false;
-};
 /// As Clock, but a page with a set A bit stays where it is: a hand goes from old to new over pages in order of
 /// creation, so that new pages are looked at early. Source: Zhang et al., "SIEVE is simpler than LRU", NSDI 2024.
 /// Cost: as Clock's.
 template <bool ClearNewcomer = true>
-class Sieve : public detail::Harmless<Sieve<ClearNewcomer>, SieveState> {
+class Sieve : public detail::NewcomerQueue<Sieve<ClearNewcomer>, ClearNewcomer> {
+  using Base = detail::NewcomerQueue<Sieve, ClearNewcomer>;
+  using Base::queue_;
+
  public:
-  using PageState = SieveState;
-  void enter(PageState& p, detail::Entry how) noexcept {
-    if (how == detail::Entry::LostChildren) {
-      queue_.push_front(p);
-      return;
-    }
-    queue_.push_back(p);
-    if constexpr (ClearNewcomer) newcomer_.set(p);
-  }
+  using PageState = detail::HarmlessState<Sieve>;
   void leave(PageState& p) noexcept {
     if (hand_ == &p) hand_ = next(p);
-    queue_.erase(queue_.s_iterator_to(p));
-    newcomer_.forget(p);
+    Base::leave(p);
   }
   template <ReclaimView<PageState> View>
   [[nodiscard]] PageState* victim(const View& view) noexcept {
-    newcomer_.clear_accessed(view);
+    this->clear_newcomer(view);
     PageState* first = nullptr;  // where nothing but pinned pages is met all the way round, there is no victim
     for (unsigned tests = 0;;) {
       if (queue_.empty()) return nullptr;
@@ -51,9 +42,7 @@ class Sieve : public detail::Harmless<Sieve<ClearNewcomer>, SieveState> {
     auto at = queue_.iterator_to(p);
     return ++at == queue_.end() ? nullptr : &*at;
   }
-  List<PageState, SieveQueue> queue_;
   PageState* hand_ = nullptr;  ///< nullptr: at the oldest
-  detail::Newcomer<PageState> newcomer_;
 };
 static_assert(Reclaim<Sieve<>>);
 
