@@ -33,10 +33,13 @@ class WatchedSpin : public shadowmmu::lock::Spin {
   }
 };
 
-/// Two binaries: one thread and no lock, or (SHADOWMMU_HV_MIGRATION=1) the vCPU's thread and readers beside it.
+/// Two kinds of binary: one thread and no lock, or (SHADOWMMU_HV_MIGRATION=1) the vCPU's thread and readers beside it.
 inline constexpr bool kHasReaders = SHADOWMMU_HV_MIGRATION != 0;
 using Lock = std::conditional_t<kHasReaders, shadowmmu::lock::Readers<WatchedSpin>, shadowmmu::lock::None>;
-using Mmu = shadowmmu::ShadowMmu<shadowmmu::arch::X86_64, Lock, shadowmmu::reclaim::Fifo, Vm>;
+/// Which page goes at the limit: the library's default, or another of its policies to compare it with
+/// (SHADOWMMU_HV_RECLAIM names it).
+using Reclaim = shadowmmu::reclaim::SHADOWMMU_HV_RECLAIM;
+using Mmu = shadowmmu::ShadowMmu<shadowmmu::arch::X86_64, Lock, Reclaim, Vm>;
 using Vcpu = Mmu::Vcpu;
 
 }  // namespace hv

@@ -21,6 +21,10 @@ void report_memory(const Vm& vm) noexcept {
   say("frames: own=", vm.frames.total(), " free=", vm.frames.available(), " guest=", vm.memory.ram_frames());
 }
 
+#define SHADOWMMU_HV_TEXT_OF(name) #name
+#define SHADOWMMU_HV_TEXT(macro) SHADOWMMU_HV_TEXT_OF(macro)
+constexpr const char* kReclaim = SHADOWMMU_HV_TEXT(SHADOWMMU_HV_RECLAIM);
+
 void report_mmu(Mmu& mmu) noexcept {
   const shadowmmu::Counters c = mmu.stats();
   say("faults: total=", c.faults, " fixed=", c.faults_fixed, " spurious=", c.faults_spurious, " guest=", c.faults_guest,
@@ -29,6 +33,9 @@ void report_mmu(Mmu& mmu) noexcept {
   say("pages: created=", c.pages_created, " zapped=", c.pages_zapped, " recycled=", c.pages_recycled,
       " flooded=", c.pages_flooded, " unsynced=", c.pages_unsynced, " synced=", c.pages_synced,
       " entries_resynced=", c.entries_resynced);
+  say("reclaim: policy=", kReclaim, " recycled_entries=", c.recycled_entries,
+      " recycled_directories=", c.recycled_directories, " recycled_orphans=", c.recycled_orphans,
+      " accessed_tests=", c.accessed_tests, " links=", c.links);
   say("roots: reused=", c.roots_reused, " built=", c.roots_built, "; tracked_writes=", c.tracked_writes,
       " windows=", c.windows, " invlpg=", c.invlpg, " flushes=", c.flushes);
   say("shadow pages: used=", c.pages_used, " lowest=", c.pages_used_lowest, " highest=", c.pages_used_highest,
