@@ -266,9 +266,76 @@ static void execs(void) {
   }
 }
 
+// Many processes with large address spaces take turns, some more often than others, and touch a few regions each time,
+// some more often than others: more page tables than a small limit of shadow pages has room for.
+enum { kProcesses = 24, kRegions = 48, kRegionPages = 16, kTouched = 6, kTurns = 3000 };
+#define REGION (2UL << 20)
+
+static uint32_t next_random(uint32_t* state) {
+  *state = *state * 1664525 + 1013904223;
+  return *state >> 16;
+}
+// Below n; half of them below n / 4.
+static uint32_t skewed(uint32_t* state, uint32_t n) {
+  uint32_t r = next_random(state);
+  return (uint32_t)((uint64_t)r * r * n >> 32);
+}
+static void serve(int in, int out, uint32_t process) {
+  unsigned char* p = map((kRegions + 1) * REGION);
+  p = (unsigned char*)(((uintptr_t)p + REGION - 1) & ~(REGION - 1));
+  madvise(p, kRegions * REGION, MADV_NOHUGEPAGE);
+  uint64_t visits[kRegions] = {0};
+  uint32_t state = process;
+  int ok = 1;
+  for (char c; ok && read(in, &c, 1) == 1;) {
+    for (int n = 0; n < kTouched; ++n) {
+      uint32_t region = skewed(&state, kRegions);
+      for (unsigned long i = 0; i < kRegionPages; ++i) {
+        volatile uint64_t* at = (uint64_t*)(p + region * REGION + i * PAGE);
+        uint64_t mark = (uint64_t)process << 48 | (uint64_t)region << 32 | i << 24;
+        ok = ok && *at == (visits[region] == 0 ? 0 : mark | visits[region]);
+        *at = mark | (visits[region] + 1);
+      }
+      ++visits[region];
+    }
+    ok = ok && write(out, &c, 1) == 1;
+  }
+  _exit(ok ? 7 : 1);
+}
+static void crowd(void) {
+  int ask[kProcesses][2], answer[kProcesses][2];
+  pid_t children[kProcesses];
+  for (int i = 0; i < kProcesses; ++i) {
+    CHECK(pipe(ask[i]) == 0 && pipe(answer[i]) == 0);
+    children[i] = fork();
+    if (children[i] == 0) {
+      for (int j = 0; j <= i; ++j) close(ask[j][1]);
+      serve(ask[i][0], answer[i][1], (uint32_t)i);
+    }
+    close(ask[i][0]);
+    close(answer[i][1]);
+  }
+  uint32_t state = 1;
+  for (int turn = 0; turn < kTurns && failures == 0; ++turn) {
+    uint32_t i = skewed(&state, kProcesses);
+    char c = (char)turn, back = (char)(turn + 1);
+    CHECK(write(ask[i][1], &c, 1) == 1 && read(answer[i][0], &back, 1) == 1 && back == c);
+  }
+  for (int i = 0; i < kProcesses; ++i) {
+    close(ask[i][1]);
+    close(answer[i][0]);
+    CHECK(status_of(children[i]) == 7);
+  }
+}
+
 int main(int argc, char** argv) {
   if (argc == 3 && strcmp(argv[1], "child") == 0) return atoi(argv[2]) % 100;
   setvbuf(stdout, NULL, _IOLBF, 0);
+  if (argc == 2 && strcmp(argv[1], "crowd") == 0) {
+    crowd();
+    printf("workload: crowd: %s\n", failures == 0 ? "ok" : "FAILED");
+    return failures == 0 ? 0 : 1;
+  }
   struct sigaction action = {0};
   action.sa_sigaction = on_fault;
   action.sa_flags = SA_SIGINFO;
