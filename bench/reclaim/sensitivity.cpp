@@ -19,7 +19,7 @@ template <unsigned Exponent, unsigned Cap, unsigned Unproven = 8>
 struct Worth {
   static constexpr std::uint32_t kMost = 2047;
   static constexpr std::uint32_t kMostFrequency = Cap;
-  [[nodiscard]] static std::uint32_t of(unsigned live, std::uint32_t frequency) noexcept {
+  [[nodiscard]] static std::uint32_t of(unsigned live, std::uint32_t frequency, bool bits) noexcept {
     static const std::array<double, kEntriesPerTable + 1> kPower = [] {
       std::array<double, kEntriesPerTable + 1> t{};
       for (std::size_t n = 0; n < t.size(); ++n) t[n] = std::pow(static_cast<double>(n), Exponent / 100.0);
@@ -28,7 +28,7 @@ struct Worth {
     static const double kScale = std::min(1.0, kMost / (Cap * kPower[kEntriesPerTable]));
     const auto worth = static_cast<std::uint32_t>(frequency * kPower[live] * kScale);
     const std::uint32_t most = frequency == 1 ? Unproven : frequency == 2 ? 4 * Unproven : kMost;
-    return std::min(worth, most);
+    return bits ? std::min(worth, most) : std::min(worth, kMost);
   }
 };
 template <unsigned Exponent, unsigned Cap, bool Abit, bool Fill, unsigned Unproven = 8>

@@ -286,6 +286,41 @@ TEST_CASE("GreedyDualFrequency: a page that was found accessed often outlives on
   FAIL("neither goes");
 }
 
+TEST_CASE("GreedyDualFrequency: many entries count for little until found accessed, unless nothing ever is") {
+  const auto passes = [](bool bits) {
+    Bare<reclaim::GreedyDualFrequency> b;
+    auto& first = b.add();
+    b.fill(first, 1);
+    first.accessed = bits;
+    REQUIRE(b.choose() == &first);
+    b.remove(first);
+    auto& scanned = b.add();
+    b.fill(scanned, 400);
+    for (int i = 0; i < 1000; ++i) {
+      auto& passing = b.add();
+      b.fill(passing, 1);
+      auto* p = b.choose();
+      REQUIRE(p != nullptr);
+      b.remove(*p);
+      if (p == &scanned) return i;
+    }
+    return 1000;
+  };
+  CHECK(passes(true) < 40);
+  CHECK(passes(false) > 80);
+}
+
+TEST_CASE("credit orders: a fault from before a page's credit was reckoned anew does not count again") {
+  Bare<reclaim::GreedyDualNoAbit> b;
+  auto& directory = b.add(Level{2}, 8);  // large leaves
+  b.fill(directory, 8);
+  b.policy.on_strands(directory, true);
+  b.policy.on_strands(directory, false);
+  auto& leaf = b.add();
+  b.fill(leaf, 12);
+  CHECK(b.choose() == &directory);
+}
+
 TEST_CASE("credit orders: orphans before all, from the top; an adopted one stands by its credit again") {
   Bare<reclaim::GreedyDualFrequency> b;
   auto& leaf = b.add();

@@ -87,7 +87,8 @@ class CreditQueue {
 /// - orphans: a guest that takes a table out of its tree is done with it as a rule. Evicting one makes its children
 ///   orphans, so that what is left of a process that has ended goes first, from the top;
 /// - empty pages: a fault below one happens anyway.
-/// `Worth`: kMost, kMostFrequency, and `of(live entries, frequency)`. `Abit`: A bits renew; `Fill`: faults do.
+/// `Worth`: kMost, kMostFrequency, and `of(live entries, frequency, whether any page has been found accessed yet)`:
+/// where tables have no A bits, none ever is. `Abit`: A bits renew; `Fill`: faults do.
 template <class Policy, class Worth, bool Abit, bool Fill>
 class CreditOrder {
  public:
@@ -130,14 +131,15 @@ class CreditOrder {
       PageState* p = queue_.lowest();
       if (p == nullptr) return nullptr;
       queue_.advance(*p);
-      const std::uint32_t worth = Worth::of(view.live(*p), p->frequency);
+      const std::uint32_t worth = Worth::of(view.live(*p), p->frequency, bits_);
       if (view.pinned(*p)) {
         renew(*p, worth);
       } else if (p->filled != 0 && worth > p->lead) {
         renew(*p, worth - p->lead);
       } else if (Abit && view.test_and_clear_accessed(*p)) {
         if (p->frequency < Worth::kMostFrequency) p->frequency = (p->frequency + 1U) & 31U;
-        renew(*p, Worth::of(view.live(*p), p->frequency));
+        bits_ = true;
+        renew(*p, Worth::of(view.live(*p), p->frequency, bits_));
       } else {
         return p;
       }
@@ -180,7 +182,7 @@ class CreditOrder {
       PageState& p = *at++;
       if (view.live(p) != 0) {
         leave(p);
-        insert(p, Worth::of(view.live(p), p.frequency));
+        insert(p, Worth::of(view.live(p), p.frequency, bits_));
       } else if (!view.pinned(p)) {
         return &p;
       }
@@ -191,13 +193,14 @@ class CreditOrder {
   CreditQueue<PageState, Policy, Worth::kMost> queue_;
   List<PageState, Policy> empty_;
   List<PageState, Policy> orphans_;
+  bool bits_ = false;
 };
 
 /// What it costs to fill a page again: its entries.
 struct Entries {
   static constexpr std::uint32_t kMost = kEntriesPerTable;
   static constexpr std::uint32_t kMostFrequency = 1;
-  [[nodiscard]] static constexpr std::uint32_t of(unsigned live, std::uint32_t) noexcept { return live; }
+  [[nodiscard]] static constexpr std::uint32_t of(unsigned live, std::uint32_t, bool) noexcept { return live; }
 };
 
 }  // namespace shadowmmu::reclaim::detail

@@ -25,12 +25,13 @@ struct FrequentEntries {
   [[nodiscard]] static constexpr std::uint32_t unproven(std::uint32_t frequency) noexcept {
     return frequency == 1 ? 8 : frequency == 2 ? 32 : kMost;
   }
-  [[nodiscard]] static constexpr std::uint32_t of(unsigned live, std::uint32_t frequency) noexcept {
+  [[nodiscard]] static constexpr std::uint32_t of(unsigned live, std::uint32_t frequency, bool bits) noexcept {
     const std::uint32_t worth = frequency * kPower[live] / 16;
-    return worth < unproven(frequency) ? worth : unproven(frequency);
+    return !bits || worth < unproven(frequency) ? worth : unproven(frequency);
   }
 };
-static_assert(FrequentEntries::of(1, 1) == 1 && FrequentEntries::of(256, 1) == 8 && FrequentEntries::of(256, 4) == 256);
+static_assert(FrequentEntries::of(1, 1, true) == 1 && FrequentEntries::of(256, 1, true) == 8 &&
+              FrequentEntries::of(256, 1, false) == 64);
 }  // namespace detail
 
 /// By cost, frequency and age: a page is worth its live entries to the power of 3/4, times how often it was found
