@@ -52,7 +52,8 @@ struct Probe {
 template <class Policy>
 class Studied : public Policy {
  public:
-  EvictionPlan kPlan = chosen();  // NOLINT(readability-identifier-naming): the concept's name
+  EvictionPlan kPlan =
+      chosen(static_cast<const Policy&>(*this));  // NOLINT(readability-identifier-naming): the concept's name
   void on_create(typename Policy::PageState& p, PageFacts f) noexcept {
     Probe::here().role[f.level.value()] = f.identity & 0xffff'ffffU;
     Policy::on_create(p, f);
@@ -64,11 +65,11 @@ class Studied : public Policy {
   }
 
  private:
-  [[nodiscard]] static EvictionPlan chosen() noexcept {
+  [[nodiscard]] static EvictionPlan chosen([[maybe_unused]] const Policy& policy) noexcept {
     const Setup* setup = Probe::here().setup;
     if (setup != nullptr && !setup->own_plan) return setup->plan;
     if constexpr (ReclaimPlans<Policy>)
-      return Policy::kPlan;
+      return policy.kPlan;
     else
       return config::Default::kEviction;
   }
