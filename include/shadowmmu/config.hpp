@@ -17,9 +17,12 @@ struct Default {
   using Generation = std::uint64_t;  ///< any unsigned type; tests use 8 bits
   using Stats = stats::On;
   static constexpr unsigned kPreviousRoots = 3;
-  static constexpr unsigned kPrefetch = 8;      ///< aligned window of gptes read around a fault; 1 = none
-  static constexpr EvictionPlan kEviction{};    ///< for policies without a plan of their own
-  static constexpr unsigned kFloodWrites = 3;   ///< tracked writes to an upper table before its page is zapped
+  static constexpr unsigned kPrefetch = 8;     ///< aligned window of gptes read around a fault; 1 = none
+  static constexpr EvictionPlan kEviction{};   ///< for policies without a plan of their own
+  static constexpr unsigned kFloodWrites = 3;  ///< tracked writes to an upper table before its page is zapped
+  /// Addresses that one instruction with the event that it delivers may need at once: what the least limit is made of.
+  /// Sixteen is x86's worst case. Tests take fewer, so that small worlds reach the limit.
+  static constexpr unsigned kInstructionAddresses = 16;
   static constexpr unsigned kLongChain = 1000;  ///< rmap entries of one gfn before the chain is zapped whole
   static constexpr SlotRemoval kSlotRemoval = SlotRemoval::All;
   static constexpr Teardown kTeardown = Teardown::Hold;

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "shadowmmu/check.hpp"
 #include "shadowmmu/types.hpp"
 
 namespace shadowmmu {
@@ -30,10 +31,17 @@ class [[nodiscard]] Result {
   constexpr Result(Error e) noexcept : error_(e), ok_(false) {}  // NOLINT(google-explicit-constructor)
   [[nodiscard]] constexpr bool ok() const noexcept { return ok_; }
   [[nodiscard]] constexpr explicit operator bool() const noexcept { return ok_; }
-  /// Requires: ok().
-  [[nodiscard]] constexpr T value() const noexcept { return value_; }
-  /// Requires: !ok().
-  [[nodiscard]] constexpr Error error() const noexcept { return error_; }
+  /// Requires: ok(). A debug build reports an error that is used as a value; in a release build the value is T{}, which
+  /// names nothing: a SlotId{} is no slot's.
+  [[nodiscard]] constexpr T value() const noexcept {
+    shadowmmu::detail::require(ok_, "shadowmmu: value() of a Result that holds an error; ask ok() first");
+    return value_;
+  }
+  /// Requires: !ok(); reported as above.
+  [[nodiscard]] constexpr Error error() const noexcept {
+    shadowmmu::detail::require(!ok_, "shadowmmu: error() of a Result that holds a value; ask ok() first");
+    return error_;
+  }
 
  private:
   T value_{};

@@ -43,7 +43,8 @@ class Mmu {
   }
   Mmu(const Mmu&) = delete;
   Mmu& operator=(const Mmu&) = delete;
-  /// Effects: releases (see `release`) and gives every frame back. Requires: no vCPU is registered any more.
+  /// Effects: releases (see `release`) and gives every frame back. Requires: its vCPUs and Readers have ended; a debug
+  /// build reports it where not, a release build ends the vCPUs as their destructors would.
   ~Mmu() { destroy(); }
 
   /// Effects: guest frames [first, first + pages) are memory that the Host backs. Errors: BadRange, Overlap,
@@ -82,6 +83,8 @@ class Mmu {
   /// Locking: takes the lock, let go on the way. Flush: done. Complexity: O(pages of the range that ever were mapped +
   /// entries).
   void invalidate_begin(Gfn first, std::uint64_t pages) noexcept { core::invalidate_begin(state_, first, pages); }
+  /// Effects: the oldest invalidation that has begun is over. Requires: one has begun; a debug build reports it where
+  /// not, a release build does nothing then.
   void invalidate_end() noexcept { core::invalidate_end(state_); }
   /// Effects: begin and end in one: the Host has already changed what backs the range.
   void unmap(Gfn first, std::uint64_t pages = 1) noexcept {
@@ -189,6 +192,7 @@ class Mmu {
       const core::SlotsScope<State> scope(state_);
       const core::ExclusiveGuard<State> g(state_);
       state_.grace.add(record_);
+      state_.readers += 1;
     }
     Reader(const Reader&) = delete;
     Reader& operator=(const Reader&) = delete;
@@ -197,6 +201,7 @@ class Mmu {
       const core::SlotsScope<State> scope(state_);
       const core::ExclusiveGuard<State> g(state_);
       state_.grace.remove(record_);
+      state_.readers -= 1;
     }
 
     /// Several looks in one section, which cost less than a section each. Nests, also with lookup and translate. While
@@ -319,8 +324,11 @@ class Mmu {
     if constexpr (HostComplete<H>) give_everything_back();  // else check_host() has said it: one error is enough
   }
   void give_everything_back() noexcept {
-    release();
     State& s = state_;
+    shadowmmu::detail::require(s.vcpus.empty(), "shadowmmu: an Mmu ends before its vCPU; the vCPU must end first");
+    while (!s.vcpus.empty()) core::retire_vcpu(s, s.vcpus.front());
+    shadowmmu::detail::require(s.readers == 0, "shadowmmu: an Mmu ends before its Reader; the Reader must end first");
+    release();
     s.drain();
     for (unsigned i = 0; i < s.snapshot->count(); ++i) s.snapshot->at(i)->destroy(s.host);
     core::free_snapshot(s, s.snapshot);

@@ -22,6 +22,8 @@ struct Counters {
   std::uint64_t pages_created = 0;
   std::uint64_t pages_zapped = 0;
   std::uint64_t pages_obsolete = 0;        ///< of the zapped: of an earlier generation
+  std::uint64_t parents_dropped = 0;       ///< times that a page with too many parents lost them all
+  std::uint64_t holdings = 0;              ///< times that a vCPU's pages were held so that an instruction ends
   std::uint64_t pages_recycled = 0;        ///< of the zapped: at the limit
   std::uint64_t recycled_entries = 0;      ///< leaf entries of the leaf tables among them
   std::uint64_t recycled_directories = 0;  ///< of the recycled: above leaf tables

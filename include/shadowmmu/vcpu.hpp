@@ -2,9 +2,9 @@
 #pragma once
 #include <cstdint>
 
-#include "shadowmmu/core/control.hpp"
 #include "shadowmmu/core/handle_fault.hpp"
 #include "shadowmmu/core/lookup.hpp"
+#include "shadowmmu/core/registration.hpp"
 #include "shadowmmu/core/slot_ops.hpp"
 #include "shadowmmu/core/window.hpp"
 
@@ -18,39 +18,14 @@ class BasicVcpu {
 
  public:
   /// Effects: registers a vCPU in reset state (paging off, or direct under a second-level format). Requires: mmu
-  /// outlives it; `id` is unused. Locking: slots lock, then the Mmu's lock. Allocates: nothing.
-  explicit BasicVcpu(Mmu& mmu, VcpuId id = VcpuId{0}) noexcept : mmu_(mmu) {
-    v_.id = id;
-    core::reset_vcpu(state(), v_);
-    const core::SlotsScope<State> scope(state());
-    core::ExclusiveGuard<State> g(state());
-    state().grace.add(v_.reader);
-    state().vcpus.push_back(v_);
-    state().vcpu_count += 1;
-    core::apply_limit(state());
-  }
+  /// outlives it; `id` is unused (a debug build reports both). Locking: slots lock, then the Mmu's lock. Allocates:
+  /// nothing.
+  explicit BasicVcpu(Mmu& mmu, VcpuId id = VcpuId{0}) noexcept : mmu_(mmu) { core::register_vcpu(state(), v_, id); }
   BasicVcpu(const BasicVcpu&) = delete;
   BasicVcpu& operator=(const BasicVcpu&) = delete;
   /// Effects: closes its windows, drops its roots and gives its frames back. Requires: not in the guest.
   ~BasicVcpu() {
-    State& s = state();
-    core::end_windows(s, v_);
-    {
-      const core::SlotsScope<State> scope(s);
-      core::ExclusiveGuard<State> g(s);
-      core::unload_root(s, g, v_);
-      Counters c{};
-      v_.template count_into<typename State::Memory>(c);
-      s.stats.merge(c);
-      s.vcpus.erase(s.vcpus.iterator_to(v_));
-      s.grace.remove(v_.reader);
-      s.vcpu_count -= 1;
-      core::apply_limit(s);
-    }
-    v_.magazine.drain(s.host);
-    if (v_.pdpt != nullptr) s.host.free_frame(s.host.to_phys(v_.pdpt));
-    for (auto& w : v_.window)
-      if (w.before != nullptr) s.host.free_frame(s.host.to_phys(w.before));
+    if (v_.registered) core::retire_vcpu(state(), v_);  // else the Mmu died first, and took it along
   }
 
   /// Effects: the guest's CR0, CR4 and EFER are now `c`. Returns: InjectGp where hardware would refuse (no paging mode,
@@ -67,7 +42,7 @@ class BasicVcpu {
   /// Returns: Retry while another vCPU has a write window open; OutOfMemory. Locking: takes the lock if there is work.
   EnterOutcome enter() noexcept {
     const std::uint64_t owner = State::Memory::template load<memory::Order::Acquire>(state().window_owner);
-    if (owner != 0 && owner != static_cast<std::uint64_t>(v_.id) + 1) return EnterOutcome::Retry;
+    if (owner != 0 && owner != v_.number) return EnterOutcome::Retry;
     return core::ensure_root(state(), v_) ? EnterOutcome::Enter : EnterOutcome::OutOfMemory;
   }
   /// Effects: guest code has stopped. Locking: none.

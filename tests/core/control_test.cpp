@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
+#include <optional>
+
 #include "core/world.hpp"
 
 namespace {
@@ -143,34 +145,77 @@ TEST_CASE("PAE: reserved PDPTE bits refuse MOV to CR3; the registers keep what w
   CHECK(m.vcpu->set_cr3(60 << 12) == ControlOutcome::InjectGp);
   CHECK(m.mmu.audit().violations == 0);
 }
-TEST_CASE("PCID: a CR3 load with bit 63 keeps what was not flushed; INVLPG reaches previous roots") {
-  Mmu::Caps caps;
-  caps.pcid = true;
-  Machine m(kPage, caps);
-  m.next = 80;
-  m.map(50, kAt, 401);
-  const std::uint64_t alias = 0x7f00'0000'0000;
-  m.map(1, alias, m.leaf_table(50, kAt));
-  REQUIRE(m.control(0, cr4::kPcide) == ControlOutcome::Done);
-  const std::uint64_t other = 50 << 12 | 5;
-  REQUIRE(m.vcpu->set_cr3(other) == ControlOutcome::Done);
-  REQUIRE(m.vcpu->enter() == EnterOutcome::Enter);
-  REQUIRE(m.fault(pferr::kWrite).kind == Kind::Resume);
-  REQUIRE(m.vcpu->set_cr3(1 << 12) == ControlOutcome::Done);
-  REQUIRE(m.vcpu->enter() == EnterOutcome::Enter);
-  REQUIRE(m.vcpu->handle_fault(Gva{alias}, pferr::kWrite).kind == Kind::Resume);  // the other space's table goes unsync
-  m.table(m.leaf_table(50, kAt))[0] = 402 << 12 | kPage;
-  REQUIRE(m.vcpu->set_cr3(other | 1ULL << 63) == ControlOutcome::Done);
-  REQUIRE(m.vcpu->enter() == EnterOutcome::Enter);
-  CHECK(m.vcpu->lookup(Gva{kAt}).pfn == m.host.backing(Gfn{401}, false).pfn);  // kept, as asked
-  CHECK(m.mmu.stats().pages_synced == 0);
-  REQUIRE(m.vcpu->set_cr3(1ULL << 12 | 1ULL << 63) == ControlOutcome::Done);
-  REQUIRE(m.vcpu->enter() == EnterOutcome::Enter);
-  m.vcpu->invlpg(Gva{kAt});
-  REQUIRE(m.vcpu->set_cr3(other | 1ULL << 63) == ControlOutcome::Done);
-  REQUIRE(m.vcpu->enter() == EnterOutcome::Enter);
-  CHECK_FALSE(m.vcpu->lookup(Gva{kAt}).present);
-  CHECK(m.mmu.audit().violations == 0);
+/// Two roots, 1 and 2, share all below; leaf table 5 is also mapped, so that the guest can write it unseen once the
+/// alias has been written. PCIDE is on, PCID 2 is loaded first.
+struct SharedTables {
+  SharedTables() {
+    Mmu::Caps caps;
+    caps.pcid = true;
+    b.emplace(caps);
+    REQUIRE(b->mmu.add_slot(Gfn{0}, 1024).ok());
+    b->table(1)[0] = b->table(2)[0] = 3 << 12 | kPage;
+    b->table(3)[0] = 4 << 12 | kPage;
+    b->table(4)[0] = 5 << 12 | kPage;
+    b->table(4)[1] = 6 << 12 | kPage;
+    b->table(5)[4] = 304 << 12 | kPage;
+    b->table(6)[0] = 5 << 12 | kPage;
+    v.emplace(b->mmu);
+    run_long(*v, 1);
+    Controls pcid = kLongMode;
+    pcid.cr4 |= cr4::kPcide;
+    REQUIRE(v->set_control(pcid) == ControlOutcome::Done);
+    load(2 << 12 | 2);
+  }
+  void load(std::uint64_t cr3) {
+    REQUIRE(v->set_cr3(cr3) == ControlOutcome::Done);
+    REQUIRE(v->enter() == EnterOutcome::Enter);
+  }
+  std::optional<Bench<Mmu>> b;
+  std::optional<Mmu::Vcpu> v;
+};
+/// Counts flushes of everything.
+struct CountFlushes : host::FlushListener {
+  explicit CountFlushes(TestHost& h) : host(h) { host.listen(*this); }
+  ~CountFlushes() override { host.unlisten(*this); }
+  void on_flush(const FlushRequest& r) noexcept override {
+    all += r.scope == FlushRequest::Scope::Structures ? 1U : 0U;
+  }
+  TestHost& host;
+  unsigned all = 0;
+};
+constexpr std::uint64_t kKeep = std::uint64_t{1} << 63;
+
+TEST_CASE("PCID: bit 63 keeps no translation for a PCID that cannot have cached it") {
+  SharedTables t;
+  REQUIRE(read_fault(*t.v, 0x4000).kind == Kind::Resume);
+  std::uint64_t there = 2 << 12 | 2;
+  SUBCASE("another root and PCID") { t.load(1 << 12 | 1); }
+  SUBCASE("the same tables under another PCID") {
+    t.load(1 << 12 | 1);
+    there = 1 << 12 | 2;
+  }
+  REQUIRE(write_fault(*t.v, 0x20'0000).kind == Kind::Resume);  // by its alias the guest may write table 5
+  t.b->table(5)[3] = 303 << 12 | kPage;
+  REQUIRE(read_fault(*t.v, 0x3000).kind == Kind::Resume);  // PCID 1 caches 303
+  t.b->table(5)[3] = 305 << 12 | kPage;                    // stale for PCID 1, and not there for PCID 2
+  const CountFlushes count(t.b->host);
+  t.load(kKeep | there);
+  const EntryInfo e = t.v->lookup(Gva{0x3000});
+  CHECK((!e.present || e.pfn == t.b->host.backing(Gfn{305}, false).pfn));
+  CHECK(count.all > 0);  // the one tag of the hardware may hold what PCID 1 cached
+  CHECK(t.b->mmu.audit().violations == 0);
+}
+TEST_CASE("PCID: a load of the same CR3 with bit 63 may keep what this PCID has, and does") {
+  SharedTables t;
+  t.load(1 << 12 | 1);
+  REQUIRE(write_fault(*t.v, 0x20'0000).kind == Kind::Resume);
+  t.b->table(5)[3] = 303 << 12 | kPage;
+  REQUIRE(read_fault(*t.v, 0x3000).kind == Kind::Resume);
+  const std::uint64_t synced = t.b->mmu.stats().pages_synced;
+  t.load(kKeep | 1 << 12 | 1);
+  CHECK(t.b->mmu.stats().pages_synced == synced);
+  t.load(1 << 12 | 1);
+  CHECK(t.b->mmu.stats().pages_synced > synced);
 }
 TEST_CASE("a root that lies nowhere: the guest faults, and finds memory there when a slot appears") {
   TestHost host(1024, 4096);
@@ -201,5 +246,64 @@ TEST_CASE("translate gives the emulator what the guest's own access would") {
   CHECK_FALSE(t.ok());
   CHECK(t.fault.error_code == 7);
   CHECK((m.table(m.leaf_table(1, kAt))[0] & 0x60) == 0x20);
+}
+/// A supervisor's read, with AC set, of a user page under SMAP, again and again until something else than Resume comes.
+struct UnderSmap {
+  UnderSmap() {
+    REQUIRE(b.mmu.add_slot(Gfn{0}, 1024).ok());
+    b.map(1, kAt, 400);
+    b.map(1, kAt + 0x1000, 401);
+    Controls c = kLongMode;
+    c.cr4 |= cr4::kSmap;
+    REQUIRE(v.set_control(c) == ControlOutcome::Done);
+    REQUIRE(v.set_cr3(1 << 12) == ControlOutcome::Done);
+  }
+  static Mmu::Caps caps() {
+    Mmu::Caps c;
+    c.host_address_bits = 46;
+    return c;
+  }
+  bool refused(bool implicit, std::uint32_t write = 0) {
+    REQUIRE(v.enter() == EnterOutcome::Enter);
+    REQUIRE(cpu.cpu.load(v.hw_state()) == sim::LoadOutcome::Ok);
+    const auto r = cpu.cpu.access(kAt, AccessRequest{write != 0, false, false}, CpuMode{0, true}, implicit);
+    code = r.error_code;
+    return !r.ok();
+  }
+  FaultOutcome fault() { return v.handle_fault(Gva{kAt}, code, CpuMode{0, true}); }
+  Bench<Mmu> b{caps()};
+  Mmu::Vcpu v{b.mmu};
+  TestCpu cpu{b.host, v.id(), {}};
+  std::uint32_t code = 0;
+};
+TEST_CASE("SMAP: an implicit supervisor access at CPL 0 with AC ends in the guest's fault") {
+  UnderSmap t;
+  for (const std::uint32_t write : {0U, unsigned{pferr::kWrite}}) {
+    unsigned faults = 0;
+    FaultOutcome o;
+    do {
+      REQUIRE(t.refused(true, write));
+      o = t.fault();
+      faults += 1;
+    } while (o.kind == Kind::Resume && faults < 10);
+    CHECK(o.kind == Kind::InjectPageFault);
+    CHECK(o.error_code == (pferr::kPresent | write));
+    CHECK(o.address == kAt);
+    CHECK(faults <= 4);
+  }
+}
+TEST_CASE("SMAP: an explicit access with AC is let through, and a TLB that is behind is no refusal") {
+  UnderSmap t;
+  REQUIRE(t.refused(false));
+  REQUIRE(t.fault().kind == Kind::Resume);
+  CHECK_FALSE(t.refused(false));
+  // Spurious faults with something else between: a flush, another page's fault, another CR3 load.
+  for (unsigned n = 0; n < 12; ++n) {
+    REQUIRE(t.v.handle_fault(Gva{kAt}, pferr::kPresent, CpuMode{0, true}).kind == Kind::Resume);
+    if (n % 3 == 0) t.v.invlpg(Gva{kAt + 0x1000});
+    if (n % 3 == 1) REQUIRE(t.v.handle_fault(Gva{kAt + 0x1000}, 0, CpuMode{0, true}).kind == Kind::Resume);
+    if (n % 3 == 2) REQUIRE(t.v.set_cr3(1 << 12) == ControlOutcome::Done);
+    REQUIRE(t.v.enter() == EnterOutcome::Enter);
+  }
 }
 }  // namespace

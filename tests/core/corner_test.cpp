@@ -223,10 +223,11 @@ TEST_CASE("4.5 an entry is not believed once add_slot or invalidate_mmio has ret
 
 /// Eight PAE vCPUs, each with four roots of its own, and 26 more pages.
 struct Pinned {
+  using Small = ShadowMmu<arch::X86_64, lock::Spin, test::AnyPolicy, TestHost, SmallLimit>;
   Pinned() {
     REQUIRE(mmu.add_slot(Gfn{0}, 1024).ok());
     for (unsigned i = 0; i < 8; ++i) {
-      v.push_back(std::make_unique<Plain::Vcpu>(mmu, VcpuId{i}));
+      v.push_back(std::make_unique<Small::Vcpu>(mmu, VcpuId{i}));
       for (unsigned k = 0; k < 4; ++k) table(1 + i)[k] = (100 + i * 4 + k) << 12 | 1;
       REQUIRE(v[i]->set_cr3((1 + i) << 12) == ControlOutcome::Done);
       REQUIRE(v[i]->set_control({cr0::kPe | cr0::kPg | cr0::kWp, cr4::kPae, efer::kNxe}) == ControlOutcome::Done);
@@ -240,8 +241,8 @@ struct Pinned {
   }
   std::uint64_t* table(std::uint64_t g) { return static_cast<std::uint64_t*>(host.guest_page(Gfn{g})); }
   TestHost host{1024, 4096};
-  Plain mmu{host};
-  std::vector<std::unique_ptr<Plain::Vcpu>> v;
+  Small mmu{host};
+  std::vector<std::unique_ptr<Small::Vcpu>> v;
 };
 TEST_CASE("3.8 obsolete roots in use are no freed pages: reclaim goes on to those that can be freed") {
   Pinned p;
@@ -250,9 +251,9 @@ TEST_CASE("3.8 obsolete roots in use are no freed pages: reclaim goes on to thos
     p.mmu.obsolete_all();
     CHECK(p.v[7]->enter() == EnterOutcome::Enter);
   }
-  SUBCASE("a lower limit") {
+  SUBCASE("fewer pages") {
     p.mmu.obsolete_all();
-    p.mmu.set_limit(45);
+    CHECK(p.mmu.shrink(13) == 13);
     CHECK(p.mmu.stats().pages_used <= 45);
   }
   SUBCASE("what is said to be freed is freed") {

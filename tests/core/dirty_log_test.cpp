@@ -1,4 +1,8 @@
 // SPDX-License-Identifier: BSL-1.0
+#include <functional>
+#include <thread>
+#include <utility>
+
 #include "core/world.hpp"
 
 /// Dirty logging (F20), large pages split and restored (F15, F31), ageing (F19).
@@ -228,12 +232,13 @@ TEST_CASE("F31 an eager split evicts nobody and says when room ends") {
   Large b;
   b.map_large();
   REQUIRE(write_fault(*b.v, b.base).kind == Kind::Resume);
-  b.mmu.set_limit(16);
-  for (std::uint64_t i = 0; i < 12; ++i) b.map(1, 0x8000'0000 + (i << 30), 300 + i);
-  for (std::uint64_t i = 0; i < 4; ++i) REQUIRE(write_fault(*b.v, 0x8000'0000 + (i << 30)).kind == Kind::Resume);
+  const std::uint32_t limit = b.mmu.set_limit(1);
+  for (std::uint64_t i = 0; i < 24; ++i) b.map(1, 0x8000'0000 + (i << 30), 300 + i);
+  for (std::uint64_t i = 0; i < 21; ++i) REQUIRE(write_fault(*b.v, 0x8000'0000 + (i << 30)).kind == Kind::Resume);
   REQUIRE(write_fault(*b.v, b.base).kind == Kind::Resume);
   const Counters before = b.mmu.stats();
-  CHECK(before.pages_used >= 16 - 5);
+  CHECK(before.pages_used >= limit - 5);
+  CHECK(before.pages_recycled == 0);
   CHECK(b.mmu.split_large_pages(b.slot).error() == Error::OutOfMemory);
   CHECK(b.mmu.stats().pages_recycled == before.pages_recycled);
   CHECK(b.v->lookup(Gva{b.base}).level == Level{2});
@@ -297,5 +302,52 @@ TEST_CASE("F30 one commit is one flush: of structures under shadow paging") {
   CHECK(b.mmu.stats().flushes == before + 1);
   b.mmu.unmap(Gfn{300}, 40);
   CHECK(b.mmu.stats().flushes == before + 1);  // nothing went, nothing is flushed
+}
+
+/// Hears a flush before the CPU does.
+struct BeforeFlush : host::FlushListener {
+  explicit BeforeFlush(TestHost& h) : host(h) { host.listen(*this); }
+  ~BeforeFlush() override { host.unlisten(*this); }
+  void on_flush(const FlushRequest&) noexcept override {
+    if (auto f = std::exchange(then, nullptr)) f();
+  }
+  TestHost& host;
+  std::function<void()> then;
+};
+TEST_CASE("a new log flushes what an earlier log's reader has protected and still owes the flush for") {
+  using Direct = ShadowMmu<arch::Ept, lock::Readers<lock::Spin>, test::AnyPolicy, TestHost>;
+  for (const DirtyMethod second : {DirtyMethod::WriteProtect, DirtyMethod::DirtyBit}) {
+    TestHost host(1024, 4096);
+    arch::Ept::Caps caps;
+    caps.host_address_bits = 46;
+    Direct mmu(host, caps);
+    const SlotId slot = mmu.add_slot(Gfn{0}, 1024).value();
+    Direct::Vcpu v(mmu);
+    BeforeFlush hook(host);
+    sim::CpuConfig c;
+    c.ept = true;
+    TestCpu cpu(host, v.id(), c);
+    REQUIRE(v.enter() == EnterOutcome::Enter);
+    REQUIRE(cpu.cpu.load(v.hw_state()) == sim::LoadOutcome::Ok);
+    REQUIRE(mmu.start_dirty_log(slot, DirtyMethod::WriteProtect).ok());
+    const AccessRequest write{true, false, false};
+    REQUIRE(v.handle_fault(Gva{5 << 12}, pferr::kWrite).kind == Kind::Resume);
+    REQUIRE(cpu.cpu.access(5 << 12, write).ok());
+    Direct::Reader reader(mmu);
+    bool restarted = false;
+    bool written = false;
+    hook.then = [&] {
+      // The reader is between its section and its flush; another thread restarts the log, and the guest writes.
+      std::thread other([&] { restarted = mmu.stop_dirty_log(slot).ok() && mmu.start_dirty_log(slot, second).ok(); });
+      other.join();
+      written = cpu.cpu.access(5 << 12, write).ok();
+    };
+    std::uint64_t word = 0;
+    REQUIRE(reader.fetch_dirty_log(slot, 0, 1, &word).ok());
+    CHECK(word == std::uint64_t{1} << 5);
+    REQUIRE(restarted);
+    REQUIRE(mmu.fetch_dirty_log(slot, 0, 1, &word).ok());
+    CHECK((!written || (word >> 5 & 1) != 0));
+  }
 }
 }  // namespace

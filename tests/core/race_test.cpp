@@ -114,4 +114,58 @@ TEST_CASE("Host answers: pending, poisoned, read-only, gone") {
   CHECK_FALSE(v.lookup(Gva{0x40'0000}).rights.write());
   CHECK(b.mmu.audit().violations == 0);
 }
+
+/// Runs a turn right before the lock is taken.
+struct TurnLock : lock::Spin {
+  static inline std::function<void()> turn;
+  void lock() noexcept {
+    if (auto t = std::exchange(turn, nullptr)) t();
+    lock::Spin::lock();
+  }
+};
+/// Memory at [32768, 33792) lies in 2 MiB pages of the Host's.
+struct HighHost : TestHost {
+  HighHost() : TestHost(1024, 4096) {}
+  HighHost(std::uint64_t, std::uint64_t) : HighHost() {}
+  void* guest_page(Gfn g) noexcept { return g.value() >= kHigh ? nullptr : TestHost::guest_page(g); }
+  Backing backing(Gfn g, bool w) noexcept {
+    if (g.value() < kHigh) return TestHost::backing(g, w);
+    Backing b;
+    b.kind = Backing::Kind::Memory;
+    b.pfn = Pfn{(std::uint64_t{7} << 18) + g.value()};
+    b.level = Level{2};
+    return b;
+  }
+  static constexpr std::uint64_t kHigh = 32768;
+};
+TEST_CASE("a large leaf stands where another vCPU's older walk expects a table: it goes, and the guest retries") {
+  using M = ShadowMmu<arch::X86_64, TurnLock, test::AnyPolicy, HighHost>;
+  for (const bool again : {false, true}) {
+    CAPTURE(again);
+    Bench<M, HighHost> b;
+    REQUIRE(b.mmu.add_slot(Gfn{0}, 1024).ok());
+    REQUIRE(b.mmu.add_slot(Gfn{HighHost::kHigh}, 1024).ok());
+    constexpr std::uint64_t kA = 0x4000'0000;
+    b.map(1, kA, 300);
+    std::uint64_t pd = 1;
+    for (unsigned l = 4; l >= 3; --l) pd = b.table(pd)[Level{l}.index(kA)] >> 12 & 0xffff'ffff;
+    M::Vcpu v0(b.mmu, VcpuId{0});
+    M::Vcpu v1(b.mmu, VcpuId{1});
+    run_long(v0, 1);
+    run_long(v1, 1);
+    b.map(1, kA + 0x20'0000, 301);  // the directory is shadowed already
+    REQUIRE(read_fault(v1, kA + 0x20'0000).kind == Kind::Resume);
+    if (again) REQUIRE(read_fault(v0, kA + 0x20'0000).kind == Kind::Resume);  // v0 remembers the directory
+    TurnLock::turn = [&] {
+      b.table(pd)[Level{2}.index(kA)] = HighHost::kHigh << 12 | kPage | 0x80;
+      b.mmu.guest_wrote(Gpa{(pd << 12) + Level{2}.index(kA) * 8}, 8);
+      REQUIRE(write_fault(v1, kA + 0x5000).kind == Kind::Resume);
+      REQUIRE(v1.lookup(Gva{kA}).level == Level{2});
+    };
+    CHECK(read_fault(v0, kA).kind == Kind::Retry);
+    CHECK(b.mmu.audit().violations == 0);
+    CHECK(read_fault(v0, kA).kind == Kind::Resume);
+    CHECK(b.mmu.audit().violations == 0);
+  }
+}
 }  // namespace

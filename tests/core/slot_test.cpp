@@ -263,4 +263,20 @@ TEST_CASE("more slots than the directory holds are refused") {
   CHECK(last.error() == Error::TooManySlots);
   CHECK(n == core::kMaxSlots);
 }
+
+TEST_CASE("a slot flagged read-only keeps A and D of the tables in it, whatever the Host would allow") {
+  Bench<ShadowMmu<arch::X86_64, lock::Spin, test::AnyPolicy, TestHost>> b;
+  REQUIRE(b.mmu.add_slot(Gfn{0}, 64, SlotFlags{true}).ok());
+  REQUIRE(b.mmu.add_slot(Gfn{64}, 900).ok());
+  b.map(1, 0x40'0000, 400, 7);
+  const std::uint64_t leaf = b.leaf_table(1, 0x40'0000);
+  decltype(b.mmu)::Vcpu v(b.mmu);
+  run_long(v, 1);
+  REQUIRE(read_fault(v, 0x40'0000).kind == Kind::Resume);
+  REQUIRE(write_fault(v, 0x40'0000).kind == Kind::Resume);
+  REQUIRE(v.translate(Gva{0x40'0000}, AccessRequest{true, false, true}, CpuMode{3, false}).ok());
+  CHECK(b.table(leaf)[0] == (400 << 12 | 7));
+  CHECK(v.lookup(Gva{0x40'0000}).rights.write());
+  CHECK(b.mmu.audit().violations == 0);
+}
 }  // namespace

@@ -18,7 +18,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     std::memcpy(&x.c, data + at + 17, 8);
     actions.push_back(x);
   }
-  test::World<ShadowMmu<arch::X86_64, lock::None, reclaim::Fifo, test::TestHost>> world(data[0]);
+  test::World<ShadowMmu<arch::X86_64, lock::None, reclaim::Fifo, test::TestHost, test::SmallLimit>> world(data[0]);
   if (!world.run(actions)) {
     std::fprintf(stderr, "%s\n", world.failure.c_str());
     __builtin_trap();

@@ -22,6 +22,9 @@ MAX_HEADER_LINES = 500
 SOURCE = {".hpp", ".cpp", ".h", ".c", ".S", ".ld", ".py", ".sh", ".cmake"}
 ATOMICS = re.compile(r"__atomic_|__sync_|std::atomic|\bvolatile\b|#include <atomic>")
 RAW_ROOMS = ("memory/", "sim/")
+# A side word means what its entry says: one file reads the two together.
+SIDE_WORDS = re.compile(r"\bside\s*\.\s*words_\b|\bside\s*\[|friend class SideAccess")
+SIDE_ROOMS = ("core/side.hpp", "core/page.hpp")
 # Written so that this file does not match itself.
 MACHINE = re.compile(r"(?<![\w.$}/-])/(?:work|root|home)/[a-z]")
 
@@ -56,6 +59,8 @@ def check_header(name, text):
             other = layer(m[1].removeprefix("shadowmmu/"))
             if other is None or other > own:
                 yield n, f"includes the higher layer {m[1]}"
+        if name not in SIDE_ROOMS and (m := SIDE_WORDS.search(line)):
+            yield n, f"reads side words by '{m[0]}': only core/side.hpp does, beside their entry"
         if not name.startswith(RAW_ROOMS) and (m := ATOMICS.search(line)):
             yield n, f"'{m[0]}' outside memory/: go through Lock::Memory"
 
@@ -112,6 +117,7 @@ def self_test():
         "attic/a.hpp": once,
         "core/e.hpp": "int x;\n",
         "core/f.hpp": once + '#include "page.hpp"\n',
+        "core/g.hpp": once + "int x = p.side.words_[3];\n",
     }
     good = {
         "core/a.hpp": once + '#include "shadowmmu/lock/spin.hpp"\n// vola' + "tile in a comment\n",

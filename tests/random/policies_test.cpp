@@ -5,7 +5,7 @@ namespace {
 using namespace shadowmmu;
 
 /// Generations that wrap every 256 zap-alls and MMIO generations that wrap every 4; slots take only their own.
-struct Narrow : config::Default {
+struct Narrow : test::SmallLimit {
   using Generation = std::uint8_t;
   static constexpr unsigned kMmioGenerationBits = 2;
   static constexpr unsigned kPreviousRoots = 1;
@@ -15,7 +15,7 @@ struct Narrow : config::Default {
 };
 
 /// Few pages wait for readers, so that writers reach the bound.
-struct FewDeferred : config::Default {
+struct FewDeferred : test::SmallLimit {
   static constexpr unsigned kDeferredPages = 6;
 };
 

@@ -21,9 +21,14 @@ std::chrono::milliseconds duration() {
   return std::getenv("SHADOWMMU_LONG") != nullptr ? std::chrono::minutes(2) : std::chrono::milliseconds(1500);
 }
 
+/// So that two vCPUs reach the limit.
+struct Small : config::Default {
+  static constexpr unsigned kInstructionAddresses = 2;
+};
+
 template <class Arch, class Lock, class Setup>
 void storm(Setup&& setup) {
-  using Mmu = ShadowMmu<Arch, Lock, reclaim::Fifo>;
+  using Mmu = ShadowMmu<Arch, Lock, reclaim::Fifo, host::Arena, Small>;
   host::Arena host(2048, 8192);
   {
     Mmu mmu(host);

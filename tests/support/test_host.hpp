@@ -4,11 +4,17 @@
 #include <set>
 #include <vector>
 
+#include "shadowmmu/config.hpp"
 #include "shadowmmu/host/arena.hpp"
 #include "shadowmmu/sim/cpu.hpp"
 #include "shadowmmu/sim/random.hpp"
 
 namespace shadowmmu::test {
+
+/// The least limit is made for two addresses an instruction rather than sixteen: small worlds reach it.
+struct SmallLimit : config::Default {
+  static constexpr unsigned kInstructionAddresses = 2;
+};
 
 /// An arena whose guest frames are shuffled over host frames, whose allocations can be made to fail, and whose freed
 /// frames are filled with entries that lead nowhere, so that hardware which still walks one is found out.

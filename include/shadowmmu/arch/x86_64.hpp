@@ -92,7 +92,8 @@ struct X86_64 {
     return base | (r.user() ? kUser : 0) | (r.exec() ? 0 : kNx);
   }
 
-  /// Large leaves carry bit 7; the PAT bit stays clear, so the memory type is PWT/PCD over the power-on PAT.
+  /// Large leaves carry bit 7; the PAT bit stays clear, so the memory type is PWT/PCD over the power-on PAT. That PAT
+  /// has no write-combining and no write-protected type: both become uncached, which is slower and never wrong.
   [[nodiscard]] static constexpr std::uint64_t make_leaf(const Caps&, const LeafSpec& s) noexcept {
     const unsigned r = s.rights.bits();
     std::uint64_t e = kPresent | address_of(s.pfn).value();
@@ -104,7 +105,7 @@ struct X86_64 {
     e |= s.dirty ? kDirty : 0;
     e |= s.host_writable ? kHostWritable : 0;
     e |= s.mmu_writable ? kMmuWritable : 0;
-    e |= s.type == MemoryType::Uncached ? (kPcd | kPwt) : s.type == MemoryType::WriteThrough ? kPwt : 0;
+    e |= s.type == MemoryType::WriteBack ? 0 : s.type == MemoryType::WriteThrough ? kPwt : kPcd | kPwt;
     return e;
   }
   /// A table entry allows everything: rights are decided at the leaf, which carries those of all guest levels.

@@ -43,7 +43,8 @@ concept HostAddresses = requires(H& h, Hpa p, const void* v) {
 };
 
 /// Guest memory: the 4 KiB of a gfn inside some memslot, or nullptr where it cannot be read; and compare-exchange of
-/// an aligned 4- or 8-byte entry (which marks the frame dirty if the embedder keeps such marks).
+/// an aligned 4- or 8-byte entry, sequentially consistent (which marks the frame dirty if the embedder keeps such
+/// marks).
 template <class H>
 concept HostGuestMemory = requires(H& h, Gfn g, Gpa a, unsigned bytes, std::uint64_t v) {
   { h.guest_page(g) }

@@ -22,6 +22,7 @@ enum class Rule : unsigned char {
   LockExclusion,
   LockMemory,
   LockTokens,
+  LockReaders,
   ReclaimCore,
   ReclaimCallable,
   ReclaimDeclared,
@@ -33,6 +34,13 @@ enum class Rule : unsigned char {
 
 /// Room for a policy's state in the two cache lines of a shadow page.
 inline constexpr std::size_t kMaxPageState = 24;
+
+/// Readers are other threads; the memory facade of a lock for one thread has no atomics for them.
+template <class L>
+concept ReadersOfOneThread = requires {
+  typename L::GracePolicy;
+}
+&&!L::Memory::kManyAgents;
 
 template <class A, class L, class R, class C>
 consteval Rule diagnose() {
@@ -52,6 +60,8 @@ consteval Rule diagnose() {
     return Rule::LockMemory;
   else if constexpr (!LockTokens<L>)
     return Rule::LockTokens;
+  else if constexpr (ReadersOfOneThread<L>)
+    return Rule::LockReaders;
   else if constexpr (!ReclaimCore<R>)
     return Rule::ReclaimCore;
   else if constexpr (!ReclaimHooksCallable<R>)
@@ -92,6 +102,9 @@ struct Explain {
   static_assert(
       R != Rule::LockTokens,
       "shadowmmu: Lock lacks Token, token() or verify(Token); an empty struct and two empty functions will do");
+  static_assert(R != Rule::LockReaders,
+                "shadowmmu: Lock is lock::Readers over a lock for one thread, whose memory no other thread may read; "
+                "use lock::Readers<lock::Spin>, or the lock alone");
   static_assert(R != Rule::ReclaimCore,
                 "shadowmmu: Reclaim lacks PageState, kHooks, or public noexcept on_create, on_remove or victim; see "
                 "concepts/reclaim.hpp");

@@ -91,7 +91,7 @@ class Audit {
       const std::uint64_t e = entry<S>(p, i);
       if (e == 0) continue;
       live += 1;
-      if (Arch::present(e) && !is_leaf<S>(p, e)) own += S::Parents::single(s_.cells, s_.child(p, i).parents) ? 1U : 0U;
+      if (const Page* c = child_of(s_, p, i); c != nullptr) own += S::Parents::single(s_.cells, c->parents) ? 1U : 0U;
       if (!Arch::present(e))
         check_mmio(p, e);
       else if (is_leaf<S>(p, e))
@@ -114,7 +114,7 @@ class Audit {
 
   void check_leaf(Page& p, unsigned i, std::uint64_t e) noexcept {
     r_.leaves += 1;
-    const Gfn gfn = s_.leaf_gfn(p, i);
+    const Gfn gfn = leaf_gfn<S>(p, i, e);
     SlotOf<S>* slot = s_.snapshot->find_any(gfn);
     expect(slot != nullptr, "a leaf maps a gfn that no slot owns", p.index);
     if (slot == nullptr) return;
@@ -142,6 +142,9 @@ class Audit {
              "a logged page may be written and is not in the log", gfn.value());
     }
     if (Arch::writable(e) || (p.role.direct() && Arch::mmu_writable(e))) check_writable(*slot, gfn, level);
+    expect(!p.role.clean() || !Arch::writable(e), "a leaf below a clean large guest page may be written", gfn.value());
+    expect(!p.role.direct() || !Arch::writable(e) || p.role.access().write() || !p.role.wp(),
+           "a leaf of a direct page grants more than its key", gfn.value());
     if constexpr (Arch::kGuests.indirect())
       // A page of an earlier generation serves, until its vCPU reloads, as a TLB would: it is not kept in sync.
       if (!p.role.direct() && !p.unsync && level == Level{1} && !s_.obsolete_page(p)) check_rights(p, i, e);
@@ -167,24 +170,29 @@ class Audit {
     const std::uint64_t g = gpte_of<S>(table, p, i);
     Access most = p.role.access() & paging.grants(g);
     // A table in ROM never gets its D bit: writes go on without.
-    const bool rom =
-        s_.snapshot->find_any(p.gfn)->read_only() || s_.host.backing(p.gfn, false).kind == Backing::Kind::ReadOnly;
-    if ((g & guest::kEntryDirty) == 0 && !rom) most = most.without(Access::kWrite);
+    const bool clean = (g & guest::kEntryDirty) == 0 && !keeps_bits(s_, *s_.snapshot->find_any(p.gfn), p.gfn);
+    if (clean) most = most.without(Access::kWrite);
     const Access have = Arch::rights(e);
+    // CR0.WP = 0: the supervisor may write what the tables call read-only, once D says so.
     const bool rewritten = !p.role.wp() && have.write() && !have.user();
-    if (rewritten) most = most.with(Access::kWrite);
+    if (rewritten && !clean) most = most.with(Access::kWrite);
     expect((g & guest::kEntryPresent) != 0, "a leaf of a synced table outlived its guest entry", p.index);
     expect((have.bits() & ~most.bits()) == 0, "a leaf of a synced table grants more than the guest", p.index);
     const Gfn gfn = p.role.gpte_bytes() == 4 ? guest::Bits32::frame(g) : guest::Long4::frame(g);
-    expect(gfn == s_.leaf_gfn(p, i), "a leaf of a synced table maps another gfn than the guest", p.index);
+    expect(gfn == leaf_gfn<S>(p, i, e), "a leaf of a synced table maps another gfn than the guest", p.index);
   }
 
   void check_link(Page& p, unsigned i, std::uint64_t e) noexcept {
-    Page& c = s_.child(p, i);
+    Page& c = *child_of(s_, p, i);  // the entry is a link: that is why it is looked at here
     expect(c.life == PageLife::Linked, "an entry points at a page that is gone", p.index);
     expect(Arch::address(e) == s_.table_address(c), "an entry and its side word disagree", p.index);
     expect(c.generation == p.generation, "a page of another generation is reachable", p.index);
     expect(c.role.level().up() == p.role.level(), "a child has the wrong level", p.index);
+    expect(
+        !p.role.direct() || (c.role.direct() && c.role.clean() == p.role.clean() && c.role.access() == p.role.access()),
+        "a direct page's child has another key", p.index);
+    if constexpr (Arch::kGuests.indirect())
+      if (!p.role.direct() && c.role.direct() && !s_.obsolete_page(p)) check_large(p, i, c);
     unsigned seen = 0;
     S::Parents::for_each(s_.cells, c.parents, [&](EntryHandle h) { seen += h == EntryHandle(p.index, i) ? 1U : 0U; });
     expect(seen == 1, "a child does not know its parent", c.index);
@@ -193,14 +201,22 @@ class Audit {
              "an unsync child is not in the bitmap", p.index);
   }
 
+  /// The direct child of a guest's large page: its key says what the guest's entry says.
+  void check_large(Page& p, unsigned i, Page& c) noexcept requires(Arch::kGuests.indirect()) {
+    std::uint64_t g = 0;
+    if (!large_gpte_of(s_, p, i, g) || (g & guest::kEntryPresent) == 0) return;  // its writer has not reported yet
+    const guest::Paging paging = paging_of(s_, p.role);
+    if (!paging.maps_page(g, p.role.level().value())) return;
+    const bool clean = (g & guest::kEntryDirty) == 0 && !keeps_bits(s_, *s_.snapshot->find_any(p.gfn), p.gfn);
+    expect(!clean || c.role.clean() || (p.role.wp() && !c.role.access().write()),
+           "a child of a clean large guest page is keyed as dirty", p.index);
+  }
+
   void check_parents(Page& p) noexcept {
     if (S::Parents::empty(p.parents) && p.roots == 0) r_.orphans += 1;
     S::Parents::for_each(s_.cells, p.parents, [&](EntryHandle h) {
       Page& q = s_.page(h.page());
-      const std::uint64_t e = entry<S>(q, h.entry());
-      expect(q.life == PageLife::Linked && Arch::present(e) && !is_leaf<S>(q, e) &&
-                 S::Memory::plain(q.side[h.entry()]) == p.index,
-             "a parent does not point back", p.index);
+      expect(q.life == PageLife::Linked && child_of(s_, q, h.entry()) == &p, "a parent does not point back", p.index);
     });
   }
 
@@ -240,7 +256,7 @@ class Audit {
           Page& p = s_.page(h.page());
           const std::uint64_t e = entry<S>(p, h.entry());
           const bool good = p.life == PageLife::Linked && p.role.level() == level && Arch::present(e) &&
-                            is_leaf<S>(p, e) && s_.leaf_gfn(p, h.entry()) == gfn;
+                            is_leaf<S>(p, e) && leaf_gfn<S>(p, h.entry(), e) == gfn;
           expect(good, "an rmap entry names no leaf of its gfn", gfn.value());
         });
       });

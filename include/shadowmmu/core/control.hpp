@@ -61,13 +61,12 @@ template <class S>
   return true;
 }
 
-/// Effects: this vCPU forgets its translations: its unsync tables are synced before it enters again, those of previous
-/// roots before they are used again.
+/// Effects: this vCPU forgets its translations: its unsync tables are synced before it enters again. Those of previous
+/// roots are when their CR3 is loaded: each load syncs.
 template <class S>
 void guest_flush(S& s, typename S::Vcpu& v) noexcept {
-  v.mmio = LastMmio{};
-  v.sync_due = v.root.stale = true;
-  for (RootSet& r : v.previous) r.stale = true;
+  v.forget_addresses();
+  v.sync_due = true;
   s.host.flush(FlushOwed::all().request(v.id));
 }
 
@@ -92,7 +91,7 @@ template <class S>
                       paging.mode() != v.paging.mode();
   if (paging.mode() == GuestMode::Pae && reload && !load_pdptes(s, v, v.cr3)) return ControlOutcome::InjectGp;
   if (pcide && !was_pcide) drop_previous<S>(v);
-  v.mmio = LastMmio{};
+  v.forget_addresses();
   v.controls = c;
   v.paging = paging;
   show_registers<S>(v, true);
@@ -117,36 +116,33 @@ template <class S>
   const bool lma = (v.controls.efer & efer::kLma) != 0;
   if (lma && (cr3 & guest::bit_range(s.caps.guest_address_bits, 63)) != 0) return ControlOutcome::InjectGp;
   if (v.paging.mode() == GuestMode::Pae && !load_pdptes(s, v, cr3)) return ControlOutcome::InjectGp;
+  const bool same = keep && cr3 == v.cr3;
   v.cr3 = cr3;
   show_registers<S>(v, false);
-  v.mmio = LastMmio{};
+  v.forget_addresses();
   if (v.paging.mode() == GuestMode::NonPaging) return ControlOutcome::Done;
   hide_root<S>(v);
   S::Memory::template store<Order::Relaxed>(v.reload, 1);
-  if (keep) return ControlOutcome::Done;
-  // With PCIDs the load flushes one PCID, whatever its tables; roots of others stay as they are.
+  if (same) return ControlOutcome::Done;
+  // Bit 63 allows to keep what this PCID has cached, and nothing else. Shadow pages, and the one TLB tag that the guest
+  // runs on, are shared by PCIDs: an entry that one PCID may still use was perhaps never cached by another. So a load
+  // that changes CR3 syncs and flushes whatever bit 63 says, as a CPU may that keeps nothing.
   v.sync_due = true;
-  const auto hit = [&](const RootSet& r) noexcept { return !pcide || ((r.cr3 ^ cr3) & 0xfffU) == 0; };
-  v.root.stale = v.root.stale || hit(v.root);
-  for (RootSet& r : v.previous) r.stale = r.stale || hit(r);
   s.host.flush(FlushOwed::all().request(v.id));
   return ControlOutcome::Done;
 }
 
-/// Effects: the guest's INVLPG. The entry is synced if its table is unsync, also below previous roots where PCIDs keep
-/// them in force without a flush. Locking: exclusive. Flush: done, for this vCPU and page.
+/// Effects: the guest's INVLPG. The entry is synced if its table is unsync; below other roots that waits for the load
+/// of their CR3, which syncs. Locking: exclusive. Flush: done, for this vCPU and page.
 template <class S>
 void invlpg(S& s, typename S::Vcpu& v, Gva a) noexcept {
-  v.mmio = LastMmio{};
+  v.forget_addresses();
   if constexpr (S::Arch::kGuests.indirect()) {
     ExclusiveGuard<S> g(s);
     s.stats.add(&Counters::invlpg);
     if (auto* p = v.root.loaded && !root_stale(s, v) && v.root.role == v.role ? root_page(s, v, a) : nullptr;
         p != nullptr)
       sync_address(s, g, *p, a);
-    if ((v.controls.cr4 & cr4::kPcide) != 0)
-      for (const RootSet& r : v.previous)
-        if (auto* p = s.strong(r.page[0]); p != nullptr && r.loaded && !s.obsolete_page(*p)) sync_address(s, g, *p, a);
   }
   s.host.flush(FlushOwed::range(a.value() >> kPageShift, 1).request(v.id));
 }

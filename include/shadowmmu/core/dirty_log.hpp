@@ -23,11 +23,13 @@ FlushOwed rearm_leaf(S& s, const typename S::Page& p, unsigned i, DirtyMethod m,
     if (!S::Arch::present(e) || !is_leaf<S>(p, e)) return FlushOwed::none();
     now = exact ? S::Arch::without_dirty(s.caps, e) : e;
     if (by_w) now = S::Arch::write_protected(now);
-    if (now == e) return FlushOwed::none();
+    // Nothing to take away does not mean that nothing is owed: a reader of an earlier log may have taken it and may not
+    // have flushed yet.
+    if (now == e) return S::Arch::mmu_writable(e) ? flush_for<S>(p, i, e) : FlushOwed::none();
   } while (!S::Memory::template compare_exchange<Order::AcqRel>(p.table[i], e, now));
   if (S::Arch::dirty(s.caps, e) && !S::Arch::dirty(s.caps, now))
-    s.host.wrote(s.leaf_gfn(p, i), p.role.level().frames());
-  return flush_for(s, p, i);
+    s.host.wrote(leaf_gfn<S>(p, i, e), p.role.level().frames());
+  return flush_for<S>(p, i, e);
 }
 
 /// Effects: as rearm_leaf for every leaf of one rmap word.
@@ -189,8 +191,9 @@ std::uint64_t take_log_word(SlotOf<S>& slot, std::uint64_t i, std::uint64_t* wor
   using Memory = typename S::Memory;
   std::uint64_t old = Memory::template load<Order::Relaxed>(*word);
   if (!rearm || (old & mask) == 0) return old;
-  while (!Memory::template compare_exchange<Order::AcqRel>(*word, old, old & ~mask)) {
+  while (!Memory::template compare_exchange<Order::SeqCst>(*word, old, old & ~mask)) {
   }
+  Memory::template fence<Order::SeqCst>();  // pairs with mark_dirty: the leaves are looked at after the marks went
   for (std::uint64_t bits = old & mask; bits != 0; bits &= bits - 1)
     by.rearm(slot, slot.first() + i * 64 + static_cast<unsigned>(std::countr_zero(bits)));
   return old;

@@ -40,7 +40,8 @@ template <class S>
       slot->mark_dirty(gfn);  // somebody else's fault was faster, and may not have come to its mark yet
       return true;
     }
-    if (!Memory::template compare_exchange<Order::AcqRel>(*w.cell, e, Arch::restored(s.caps, e))) continue;
+    // Sequentially consistent, since mark_dirty may only look at a mark that is set.
+    if (!Memory::template compare_exchange<Order::SeqCst>(*w.cell, e, Arch::restored(s.caps, e))) continue;
     slot->mark_dirty(gfn);
     return true;
   }

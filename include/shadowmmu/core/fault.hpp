@@ -38,6 +38,7 @@ struct Fault {
   std::uint64_t mmio_generation = 0;
   bool window = false;
   bool supervisor_window = false;
+  bool smap_lifted = false;  ///< a supervisor's data access that SMAP would refuse but for AC
 };
 
 /// Returns: whether hardware can name the frame; one beyond MAXPHYADDR would set reserved or software bits.
@@ -79,6 +80,7 @@ template <class S, class V>
                                                                request, smap_enforced, w);
   w.gfn = Gfn{a.value() >> kPageShift};
   w.rights = Access::all();
+  w.clean = false;
   // The PAE shape ends in directories: no leaf above 2 MiB under it.
   w.level = v.paging.mode() == GuestMode::Direct ? S::Arch::kMaxLeafLevel : 2;
   return guest::WalkEnd::Found;
@@ -136,23 +138,13 @@ template <class S>
     return root_page(s, f.v, f.address);
   return p;
 }
-/// Effects: starts to fetch the cache lines of the shadow entry and its side word while the guest's tables are walked.
-/// Reads metadata without the lock and races with whoever changes it, knowingly: page structures and side words remain
-/// memory of their kind until the Mmu ends, the index is checked, and a stale value only fetches a useless line.
-/// Nothing that is installed depends on it.
+/// Effects: starts to fetch what the shadow leaf for `a` needs, where the last faults came by. Locking: none.
 template <class S>
 __attribute__((no_sanitize("thread"))) void hint_path(S& s, const typename S::Vcpu& v, Gva a) noexcept {
   const std::uint64_t region = a.value() >> 30U;
   const unsigned slot = region % PathCache::kSlots;
   if (v.path.region[slot] != region || v.path.page[slot] == kNoPage) return;
-  const std::uint32_t* side = s.page(v.path.page[slot]).side;
-  if (side == nullptr) return;
-  const PageIndex child = S::Memory::plain(side[Level{2}.index(a.value())]);
-  if (child == kNoPage || child >= s.pages.template published<typename S::Memory>()) return;
-  const auto& leaf = s.page(child);
-  const unsigned i = Level{1}.index(a.value());
-  if (leaf.table != nullptr) __builtin_prefetch(leaf.table + i, 1);
-  if (leaf.side != nullptr) __builtin_prefetch(leaf.side + i, 1);
+  SideAccess<S>::prefetch(s, s.page(v.path.page[slot]), a);
 }
 template <class S>
 void remember_path(Fault<S>& f, const typename S::Page& p) noexcept {
@@ -177,10 +169,20 @@ void split_for_exec(S& s, ExclusiveGuard<S>& g, SlotOf<S>& slot, Gfn gfn) noexce
   }
 }
 
+/// Whether entries of this page change with who uses it: CR0.WP = 0, and the page is the user's to read. One large
+/// entry could not serve an instruction that the user fetches from one part of it and whose event is pushed to another
+/// part.
+template <class S>
+[[nodiscard]] bool rewritable(const Fault<S>& f) noexcept {
+  const guest::Paging& p = f.v.paging;
+  const bool tables = p.mode() != GuestMode::NonPaging && p.mode() != GuestMode::Direct;
+  return tables && !p.wp() && f.granted.user() && !f.granted.write();
+}
+
 /// Returns: the level at which the fault's page is to be mapped.
 template <class S>
 [[nodiscard]] Level goal_level(Fault<S>& f, ExclusiveGuard<S>& g) noexcept {
-  if (f.slot == nullptr) return Level{1};
+  if (f.slot == nullptr || rewritable(f)) return Level{1};
   const Level l = mapping_level(f.s, *f.slot, f.walk.gfn, f.backing, Level{f.walk.level});
   if (l == Level{1} || !f.s.caps.nx_huge || !f.request.fetch) return l;
   split_for_exec(f.s, g, *f.slot, f.walk.gfn);
@@ -210,8 +212,8 @@ template <class S>
   Level goal = goal_level(f, g);
   auto* p = path_start(f, goal);
   // Where a page may be evicted for one that is missing, the whole path counts as walked, from the root on.
-  const bool tight = s.limit < s.used + kPagesAhead;
-  if (tight && p != nullptr && !Arch::present(entry<S>(*p, p->role.level().index(f.address.value()))))
+  const bool tight = near_limit(s);
+  if (tight && p != nullptr && (v.holding.on || !Arch::present(entry<S>(*p, p->role.level().index(f.address.value())))))
     p = root_page(s, v, f.address);
   if (p == nullptr) {
     S::Memory::template store<Order::Relaxed>(v.reload, 1);
@@ -220,19 +222,24 @@ template <class S>
   const bool direct_mode = v.paging.mode() == GuestMode::NonPaging || v.paging.mode() == GuestMode::Direct;
   const bool from_root = p->role.level() > Level{2};
   WalkedPages<S> walked;
+  bool making = false;
   while (p->role.level() > goal) {
     const Level l = p->role.level();
     const unsigned i = l.index(f.address.value());
     if (p->flood != 0) p->flood = 0;
-    if (tight) walked.add(*p);
+    if (tight) {
+      walked.add(*p);
+      if (!making && child_of(s, *p, i) == nullptr) note_making(s, v, f.address.value());
+      making = making || child_of(s, *p, i) == nullptr;
+    }
     typename S::Page* child = nullptr;
     if (!direct_mode && l.value() > f.walk.level) {
       const unsigned down = l.value() - 1;
       if (const std::uint64_t e = entry<S>(*p, i); Arch::present(e)) {
-        child = &s.child(*p, i);
-        // Upper tables are write-tracked: a linked child that disagrees means that the walk is older than the link. The
-        // link goes all the same, so that no lost write can make this a retry for ever.
-        if (is_leaf<S>(*p, e) || child->gfn != f.walk.table(down) || child->role.access() != f.walk.above(down) ||
+        child = child_of(s, *p, i);
+        // Upper tables are write-tracked: a large leaf, or a linked child that disagrees, means that the walk is older
+        // than the entry. The entry goes all the same, so that no lost write can make this a retry for ever.
+        if (child == nullptr || child->gfn != f.walk.table(down) || child->role.access() != f.walk.above(down) ||
             child->role.direct()) {
           g.owe(zap_entry(s, g.held(), *p, i));
           return Fetched::Retry;
@@ -245,18 +252,23 @@ template <class S>
         child = get_page(s, g, f.walk.table(down), role, v.magazine);
         if (child == nullptr) return Fetched::OutOfMemory;
         if (!gpte_unchanged(f, l.value())) return Fetched::Retry;
-        link_child(s, g.held(), *p, i, *child);
+        link_child(s, g, *p, i, *child);
         // The new page may shadow a table inside the very page that is to be mapped: no large mapping over it.
         goal = goal_level(f, g);
       }
     } else {
-      // Keyed by what the tables grant, not by what CR0.WP = 0 makes of it: an instruction that executes from and
-      // writes to one large page needs both entries in one child.
-      child = direct_child(s, g, v, *p, i, f.walk.gfn, v.role.with_access(f.granted));
+      // Keyed by all that the tables say of the page, D included, and not by what CR0.WP = 0 makes of it: an
+      // instruction that executes from and writes to one large page needs both entries in one child.
+      const Role role = v.role.with_access(f.granted).with_clean(!direct_mode && f.walk.clean);
+      child = direct_child(s, g, v, *p, i, f.walk.gfn, role);
       if (child == nullptr) return Fetched::OutOfMemory;
     }
     p = child;
     if (from_root && p->role.level() == Level{2}) remember_path(f, *p);
+  }
+  if (tight && v.holding.on) {
+    walked.each([&](typename S::Page& q) { hold(s, v, q); });
+    hold(s, v, *p);
   }
   if (!direct_mode && !gpte_unchanged(f, f.walk.level)) return Fetched::Retry;
   const unsigned i = goal.index(f.address.value());
@@ -348,6 +360,30 @@ void remember_mmio(Fault<S>& f) noexcept {
   f.v.mmio = LastMmio{f.mmio_generation, f.address.value() >> kPageShift, f.walk.gfn, f.walk.rights};
 }
 
+/// Answers a fault on an entry that grants the access already. Mostly a TLB held an older entry, or another vCPU was
+/// faster: the guest runs on. With SMAP there is one more reason. An implicit supervisor access (to a descriptor table
+/// or a TSS) ignores AC at every CPL, and nothing reports that an access was implicit. So where AC alone made the
+/// software walk grant the access, the TLB entry is flushed, and hardware that refuses three times with nothing else
+/// between has refused an implicit access: the guest gets its fault. A write has set D by then, which the guest may
+/// take for a write that came first. Source: SDM vol. 3, 4.6.1.
+template <class S>
+[[nodiscard]] FaultOutcome explain_spurious(Fault<S>& f, ExclusiveGuard<S>& g) noexcept {
+  constexpr unsigned kDoubts = 2;
+  auto& v = f.v;
+  const std::uint64_t page = f.address.value() >> kPageShift;
+  if (!f.smap_lifted || !f.granted.user()) {
+    v.doubt = Doubt{};
+    return FaultOutcome::of(FaultOutcome::Kind::Resume);
+  }
+  v.doubt = Doubt{page, v.doubt.page == page ? v.doubt.times + 1U : 1U};
+  if (v.doubt.times <= kDoubts) {
+    g.owe(FlushOwed::range(page, 1));
+    return FaultOutcome::of(FaultOutcome::Kind::Resume);
+  }
+  v.doubt = Doubt{};
+  return FaultOutcome::inject(PageFault{f.address, f.request.error_bits() | pferr::kPresent});
+}
+
 /// Effects: the part of a fault that needs the lock. Requires: f.slot, f.backing resolved; the magazine filled.
 template <class S>
 [[nodiscard]] FaultOutcome install(Fault<S>& f) noexcept {
@@ -368,11 +404,12 @@ template <class S>
   }
   switch (fetch(f, g)) {
     case Fetched::Fixed:
+      f.v.doubt = Doubt{};
       s.stats.add(&Counters::faults_fixed);
       return FaultOutcome::of(Kind::Resume);
     case Fetched::Spurious:
       s.stats.add(&Counters::faults_spurious);
-      return FaultOutcome::of(Kind::Resume);
+      return explain_spurious(f, g);
     case Fetched::WriteRefused: {
       s.stats.add(&Counters::faults_emulated);
       FaultOutcome o =

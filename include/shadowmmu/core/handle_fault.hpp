@@ -110,9 +110,10 @@ template <class S>
   if (!v.magazine.ready() && !supply(s, v)) return FaultOutcome::of(Kind::OutOfMemory);
   Fault<S> f(s, v, address, request);
   f.mmio_generation = mmio_generation;
+  f.smap_lifted = v.paging.smap() && !smap_enforced && !request.user && !request.fetch;
   const Resolved r = [&]() noexcept {
     const ReadSection<S> section(s, v.reader);
-    hint_path(s, v, address);
+    hint_path(s, v, address);  // the guest's tables are walked meanwhile
     f.look_at(section.slots());
     f.invalidate_seq = S::Memory::template load<Order::Acquire>(s.invalidate_seq);
     return resolve(f, smap_enforced);

@@ -89,7 +89,7 @@ Mapped place_leaf(S& s, ExclusiveGuard<S>& g, typename S::Vcpu& v, SlotOf<S>& sl
     if (!is_leaf<S>(p, old)) {
       g.owe(unlink_child(s, g.held(), p, i));
       old = 0;
-    } else if (Arch::address(old) != Arch::address(fresh) || s.leaf_gfn(p, i) != first) {
+    } else if (Arch::address(old) != Arch::address(fresh) || leaf_gfn<S>(p, i, old) != first) {
       g.owe(drop_leaf(s, g.held(), p, i));
       old = 0;
     }
@@ -107,11 +107,11 @@ Mapped place_leaf(S& s, ExclusiveGuard<S>& g, typename S::Vcpu& v, SlotOf<S>& sl
         note_written(s, first, r.level);
     }
     // An aged entry has no rights left to lose, but TLBs may know it as writable.
-    if (lost.bits() != 0 || (Arch::mmu_writable(was) && !Arch::writable(fresh))) g.owe(flush_for(s, p, i));
+    if (lost.bits() != 0 || (Arch::mmu_writable(was) && !Arch::writable(fresh))) g.owe(flush_for<S>(p, i, was));
     return refused ? Mapped::WriteRefused : Mapped::Installed;
   }
   if (old != 0) drop_mmio(s, Entries<S>(g.held()), p, i);
-  if (!p.role.direct()) S::Memory::plain(p.side[i], static_cast<std::uint32_t>(first.value()));
+  SideAccess<S>::set_leaf_gfn(p, i, first);
   std::uint32_t* head = slot.rmap(r.gfn, r.level);
   if (head == nullptr) {
     slot.give_heads(r.gfn, v.magazine.take_meta());
@@ -154,21 +154,13 @@ Mapped set_leaf(S& s, ExclusiveGuard<S>& g, typename S::Vcpu& v, SlotOf<S>& slot
 template <class S>
 [[nodiscard]] typename S::Page* direct_child(S& s, ExclusiveGuard<S>& g, typename S::Vcpu& v, typename S::Page& p,
                                              unsigned i, Gfn gfn, Role role) noexcept {
-  using Arch = typename S::Arch;
   const Level down = p.role.level().down();
   const Gfn base{gfn.value() & ~(p.role.level().frames() - 1)};
   const Role want = role.with_level(down).with_direct(true).with_quadrant(0);
-  if (const std::uint64_t e = entry<S>(p, i); Arch::present(e)) {
-    if (is_leaf<S>(p, e)) {
-      g.owe(drop_leaf(s, g.held(), p, i));
-    } else {
-      auto& c = s.child(p, i);
-      if (c.role == want && c.gfn == base) return &c;
-      g.owe(unlink_child(s, g.held(), p, i));
-    }
-  }
+  if (auto* c = child_of(s, p, i); c != nullptr && c->role == want && c->gfn == base) return c;
+  g.owe(zap_entry(s, g.held(), p, i));
   auto* c = get_page(s, g, base, want, v.magazine);
-  if (c != nullptr) link_child(s, g.held(), p, i, *c);
+  if (c != nullptr) link_child(s, g, p, i, *c);
   return c;
 }
 

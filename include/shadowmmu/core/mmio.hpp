@@ -124,8 +124,7 @@ template <class S>
       gpa = address_of(m.gfn) + (a.value() & kPageMask);
       return counted(MmioCheck::Hit);
     }
-    if (!S::Arch::present(e) || is_leaf<S>(*p, e)) break;
-    p = &s.child(*p, i);
+    p = child_of(s, *p, i);
   }
   return MmioCheck::Other;
 }

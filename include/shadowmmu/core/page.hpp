@@ -16,11 +16,21 @@ inline constexpr unsigned kPageIndexBits = 22;
 /// Where a page stands in its life. Linked -> (Pinned roots only: Invalid ->) Zapped -> freed. Never back.
 enum class PageLife : std::uint8_t { Free, Linked, Invalid, Zapped };
 
+/// The side words of one table: 32 bits beside each entry. What a word means only its entry says: the slot gfn of a
+/// leaf, the page index of a child, nothing where the entry is clear. A guest can turn a table entry into a leaf
+/// between two looks of one walk, so that a gfn that it chose would be taken for a page index. Therefore nobody reads a
+/// word by itself: `SideAccess` looks at the entry and at the word in one call, and it alone sees inside.
+class SideWords {
+  std::uint32_t* words_ = nullptr;
+  template <class>
+  friend class SideAccess;
+};
+
 /// Metadata of one shadow table, two cache lines. The first is all that a fault touches.
 template <class Reclaim, class Generation>
 struct alignas(64) ShadowPage : Reclaim::PageState {
   std::uint64_t* table = nullptr;  ///< the 512 entries, as the library reaches them
-  std::uint32_t* side = nullptr;   ///< one word an entry: slot gfn of a leaf, page index of a child; or none
+  SideWords side;                  ///< none for a direct leaf table
   Gfn gfn{};                       ///< guest table shadowed, or first gfn mapped (direct)
   Role role{};
   std::uint32_t parents = 0;          ///< HandleList of the entries that point here
@@ -29,8 +39,8 @@ struct alignas(64) ShadowPage : Reclaim::PageState {
   PageLife life = PageLife::Free;
   bool unsync = false;
   std::uint8_t flood = 0;     ///< tracked writes since last walked
-  bool walked = false;        ///< a fault under way goes through it: not to be evicted by that fault
   bool owns_side = false;     ///< `side` is this page's half of the frame it shares with its buddy
+  bool walked = false;        ///< a fault under way goes through it: not to be evicted by that fault
   Generation generation = 0;  ///< stamped at creation
   // Second line: what only creation, linking and zapping touch.
   ListMemberHook list_hook;  ///< live, obsolete, invalid, or a batch
@@ -38,6 +48,8 @@ struct alignas(64) ShadowPage : Reclaim::PageState {
   std::uint32_t unsync_map = 0;  ///< cell with 512 bits; upper indirect levels only
   PageIndex index = kNoPage;
   std::uint32_t roots = 0;         ///< vCPUs that use it as a root now
+  PageIndex sync_next = kNoPage;   ///< while unsync pages are brought back: the next of them
+  std::uint16_t held = 0;          ///< vCPUs that hold it, so that an instruction of theirs ends: see holding.hpp
   std::uint16_t own_children = 0;  ///< linked by this page alone, once; kept for policies that ask for Hook::Strand
   std::uint32_t serial = 0;        ///< tells successive pages under one index apart
 };

@@ -12,8 +12,8 @@
 /// Shadow pages: found, created, linked below a parent.
 namespace shadowmmu::core {
 
-/// Pages and cells that one fault or root load may take.
-inline constexpr unsigned kPagesAhead = 5, kCellsAhead = 32;
+/// Cells that one fault or root load may take; its pages are kPagesAhead.
+inline constexpr unsigned kCellsAhead = 32;
 
 /// Returns: whether there is nothing to evict, to grow or to start before a fault. Complexity: six loads.
 template <class S>
@@ -77,12 +77,47 @@ FlushOwed account_shadowed(S& s, Structure<S> h, typename S::Page& p, Magazine& 
   return owed;
 }
 
+/// What a guest could make long without end is kept short as a page is made. Pages of one guest table: of one level at
+/// most kMostOfTable, which are as many roles as hardly any guest has; obsolete ones, which nobody looks for, a few.
+/// Parents of one page: kMostParents.
+inline constexpr unsigned kMostOfTable = 128, kObsoleteOfTable = 4, kThinAtOnce = 8, kMostParents = 1024;
+static_assert(5 * kMostOfTable < 0xffff, "TrackCount counts them in 16 bits");
+
+/// Effects: makes sure that few obsolete pages and fewer than kMostOfTable pages of this level shadow the gfn, roots in
+/// use apart: zaps up to kThinAtOnce of them. A page of `level` is no part of the path of whoever needs one of `level`.
+/// Flush: by the guard. Complexity: O(pages in the bucket), and that of prepare_zap.
+template <class S>
+void thin_chain(S& s, ExclusiveGuard<S>& g, Gfn gfn, Level level) noexcept {
+  unsigned obsolete = 0;
+  unsigned same = 0;
+  for (auto& p : s.hash.bucket(gfn)) {
+    if (p.gfn != gfn) continue;
+    if (s.obsolete_page(p))
+      obsolete += 1;
+    else if (p.role.level() == level)
+      same += 1;
+  }
+  if (obsolete <= kObsoleteOfTable && same < kMostOfTable) return;
+  for (unsigned n = 0; n < kThinAtOnce; ++n) {
+    typename S::Page* old = nullptr;
+    for (auto& p : s.hash.bucket(gfn)) {
+      if (p.gfn != gfn) continue;
+      const bool live = p.role.level() == level && same >= kMostOfTable && !not_now<S>(p);
+      if (s.obsolete_page(p) || live) old = &p;  // the last of the chain is the oldest
+    }
+    if (old == nullptr) return;
+    if (!s.obsolete_page(*old)) same -= 1;
+    prepare_zap(s, g, *old);
+  }
+}
+
 /// Effects: a new, empty page; where the limit has no room for it, one is evicted that is not `walked`. Requires: the
 /// magazine was filled, metadata is available. Flush: done where the guest
 /// table's frame lost write access, before anybody reads the table: a CPU with the old rights in its TLB could else
 /// write it between the reading and the flush, unseen for ever.
 template <class S>
 [[nodiscard]] typename S::Page* create_page(S& s, ExclusiveGuard<S>& g, Gfn gfn, Role role, Magazine& m) noexcept {
+  thin_chain(s, g, gfn, role.level());
   if (!room_for_page(s, g) || s.pages.available() == 0 || !m.has_table()) return nullptr;
   const PageIndex i = s.pages.template take<typename S::Memory>();
   auto* p = ::new (static_cast<void*>(s.pages.at(i))) typename S::Page;
@@ -98,7 +133,7 @@ template <class S>
   s.stats.add(&Counters::pages_created);
   s.stats.set(&Counters::pages_used, s.used);
   s.stats.peak(&Counters::pages_used_highest, s.used);
-  if (!role.direct() || role.level() > Level{1}) s.take_side(*p, m);
+  if (!role.direct() || role.level() > Level{1}) SideAccess<S>::take(s, *p, m);
   if (!role.direct() && role.level() > Level{1}) {
     p->unsync_map = s.cells.template take<typename S::Memory>();
     for (std::uint64_t& bits : s.cells.at(p->unsync_map)->bits) S::Memory::plain(bits, 0);
@@ -130,11 +165,17 @@ template <class S>
 }
 
 /// Effects: entry i of `parent` points at `child`. Requires: the entry is clear; child's entries are in place, which
-/// the release store makes visible before the link. Flush: none (non-present -> present).
+/// the release store makes visible before the link. Where child has kMostParents already, these lose it. Flush: none
+/// (non-present -> present); by the guard where others lose the child.
 template <class S>
-void link_child(S& s, Structure<S> h, typename S::Page& parent, unsigned i, typename S::Page& child) noexcept {
-  h.verify(s.lock);
-  S::Memory::plain(parent.side[i], child.index);  // hint_path may look at it meanwhile
+void link_child(S& s, ExclusiveGuard<S>& g, typename S::Page& parent, unsigned i, typename S::Page& child) noexcept {
+  // Every 14th parent adds a descriptor: the moment to look at the length.
+  if (S::Parents::at_descriptor_end(s.cells, child.parents) &&
+      S::Parents::length(s.cells, child.parents) >= kMostParents) {
+    s.stats.add(&Counters::parents_dropped);
+    drop_parents(s, g, child);
+  }
+  SideAccess<S>::set_child(parent, i, child.index);
   tell_of_link(s, parent, child, true);
   S::Parents::add(s.cells, child.parents, EntryHandle(parent.index, i));
   parent.live = static_cast<std::uint16_t>(parent.live + 1U);

@@ -48,6 +48,13 @@ void wait_readers(S& s) noexcept {
     s.grace.wait();
 }
 
+/// Returns: whether the guest tables in `gfn` of the slot keep their A and D bits whatever the guest does: tables in
+/// ROM. The slot's own flag answers before the Host is asked.
+template <class S>
+[[nodiscard]] bool keeps_bits(S& s, const SlotOf<S>& slot, Gfn gfn) noexcept {
+  return slot.read_only() || s.host.backing(gfn, false).kind == Backing::Kind::ReadOnly;
+}
+
 /// Guest memory as the walker sees it: only frames that a slot owns, one under removal included: the Host's memory is
 /// there until the removal returns.
 template <class S>
@@ -69,10 +76,16 @@ class GuestReader {
     return S::Memory::template load<memory::Order::Relaxed>(*p);
   }
   [[nodiscard]] GuestExchange exchange(Gpa a, unsigned bytes, std::uint64_t old, std::uint64_t now) noexcept {
+    SlotOf<S>* slot = slots_.find_any(frame_of(a));
+    if (slot != nullptr && slot->read_only()) return GuestExchange::ReadOnly;
     const GuestExchange x = state_.host.guest_exchange(a, bytes, old, now);
-    if (x == GuestExchange::Done)
-      if (SlotOf<S>* slot = slots_.find_any(frame_of(a))) slot->mark_dirty(frame_of(a));
+    if (x == GuestExchange::Done && slot != nullptr) slot->mark_dirty(frame_of(a));
     return x;
+  }
+  /// Returns: whether the table's entries never get their D bit.
+  [[nodiscard]] bool keeps_bits(Gfn table) noexcept {
+    const SlotOf<S>* slot = slots_.find_any(table);
+    return slot != nullptr && core::keeps_bits(state_, *slot, table);
   }
   /// Returns: entry `index` of a guest table of `bytes`-wide entries, or 0 outside memory.
   [[nodiscard]] std::uint64_t entry(Gfn table, unsigned index, unsigned bytes) noexcept {

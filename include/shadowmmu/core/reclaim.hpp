@@ -3,9 +3,19 @@
 #include <cstdint>
 
 #include "shadowmmu/core/generation.hpp"
+#include "shadowmmu/core/holding.hpp"
 
 /// The page limit: who goes when it is reached. Obsolete pages always go before the policy is asked.
 namespace shadowmmu::core {
+
+/// Pages that one fault or root load may take.
+inline constexpr unsigned kPagesAhead = 5;
+
+/// Whether eviction must pass the page by.
+template <class S>
+[[nodiscard]] bool not_now(const typename S::Page& p) noexcept {
+  return p.roots != 0 || p.walked || p.held != 0;
+}
 
 /// What a policy may learn about a page.
 template <class S>
@@ -13,8 +23,8 @@ class EvictionView {
  public:
   using State = typename S::Reclaim::PageState;
   explicit EvictionView(S& s) noexcept : state_(s) {}
-  /// Whether a vCPU uses it as a root, or the fault under way has walked through it.
-  [[nodiscard]] bool pinned(State& p) const noexcept { return page(p).roots != 0 || page(p).walked; }
+  /// Whether a vCPU uses it as a root or holds it, or the fault under way has walked through it.
+  [[nodiscard]] bool pinned(State& p) const noexcept { return not_now<S>(page(p)); }
   [[nodiscard]] unsigned live(State& p) const noexcept { return page(p).live; }
   [[nodiscard]] Level level(State& p) const noexcept { return page(p).role.level(); }
   /// Effects: clears A in the parents' entries that point at p. Returns: whether any was set; false where entries have
@@ -62,6 +72,10 @@ class WalkedPages {
     p.walked = true;
     pages_[count_++] = &p;
   }
+  template <class F>
+  void each(F&& f) const noexcept {
+    for (unsigned i = 0; i < count_; ++i) f(*pages_[i]);
+  }
 
  private:
   typename S::Page* pages_[4];
@@ -71,6 +85,14 @@ class WalkedPages {
 template <class S>
 [[nodiscard]] std::uint32_t available_pages(const S& s) noexcept {
   return s.used >= s.limit ? 0U : s.limit - s.used;
+}
+
+/// Whether the fault under way may evict for a page that it lacks, or may have done so before its walk.
+template <class S>
+[[nodiscard]] bool near_limit(const S& s) noexcept {
+  const EvictionPlan plan = plan_of(s);
+  const std::uint32_t before = plan.when == EvictionPlan::When::BeforeWalk ? plan.wanted(s.limit) : 0U;
+  return s.limit < s.used + kPagesAhead + before;
 }
 
 /// Effects: zaps a victim as the plan says, its children with it or not. Returns: how many pages will be freed.
@@ -83,12 +105,12 @@ std::uint32_t evict_page(S& s, ExclusiveGuard<S>& g, typename S::Page& p, Evicti
   s.stats.add(directory ? &Counters::recycled_directories : &Counters::recycled_entries, directory ? 1 : p.live);
   if (directory) {
     for (unsigned i = 0; i < kEntriesPerTable && p.live != 0; ++i) {
-      const std::uint64_t e = entry<S>(p, i);
-      if (!S::Arch::present(e) || is_leaf<S>(p, e)) continue;
-      auto& child = s.child(p, i);
+      auto* const linked = child_of(s, p, i);
+      if (linked == nullptr) continue;
+      auto& child = *linked;
       g.owe(unlink_child(s, g.held(), p, i));
       if (!S::Parents::empty(child.parents)) continue;
-      if (children == EvictionPlan::Children::Recursive && child.roots == 0 && !child.walked)
+      if (children == EvictionPlan::Children::Recursive && !not_now<S>(child))
         freed += evict_page(s, g, child, children);
       else
         s.stats.add(&Counters::recycled_orphans);
@@ -143,7 +165,7 @@ template <class S>
   if (!s.dropped.empty()) g.settle();
   if (plan.when == EvictionPlan::When::DuringWalk) return true;
   evict(s, g, plan.wanted(s.limit));
-  return available_pages(s) != 0;
+  return available_pages(s) != 0 || s.holders != 0;  // what is held fits; the limit is soft by a path
 }
 
 /// Effects: as the page is needed that the limit has no room for: makes it, if the plan leaves that to this moment.

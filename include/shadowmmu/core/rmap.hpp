@@ -117,6 +117,11 @@ class HandleList {
     const Cell& c = *cells.at(first);
     return M::plain(c.list.count) == 1 && M::plain(c.list.next) == 0;
   }
+  /// Returns: whether the next handle takes a descriptor. Complexity: O(1).
+  [[nodiscard]] static bool at_descriptor_end(const CellPool& cells, const std::uint32_t& head) noexcept {
+    const std::uint32_t first = M::plain(head);
+    return is_chain(first) && M::plain(cells.at(first)->list.count) == kPerCell;
+  }
   /// Returns: the number of handles. Complexity: O(length / 14).
   [[nodiscard]] static unsigned length(const CellPool& cells, const std::uint32_t& head) noexcept {
     const std::uint32_t first = M::plain(head);

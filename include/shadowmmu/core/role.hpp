@@ -42,6 +42,12 @@ class Role {
   [[nodiscard]] constexpr bool wp() const noexcept { return (bits_ >> 12U & 1U) != 0; }
   [[nodiscard]] constexpr bool nxe() const noexcept { return (bits_ >> 13U & 1U) != 0; }
   [[nodiscard]] constexpr bool pse() const noexcept { return (bits_ >> 14U & 1U) != 0; }
+  /// The page is the direct child of a guest's large page whose D bit is clear, so no leaf of it may be written. Two
+  /// guest entries may grant the same and differ in D: with CR0.WP = 0 a supervisor's write makes a leaf writable that
+  /// the tables call read-only, and through the other entry that write must set D first.
+  static constexpr std::uint32_t kClean = 1U << 19U;
+  [[nodiscard]] constexpr bool clean() const noexcept { return (bits_ & kClean) != 0; }
+  [[nodiscard]] constexpr Role with_clean(bool c) const noexcept { return Role{(bits_ & ~kClean) | (c ? kClean : 0U)}; }
   /// Reserved in the key for what later formats bring: A/D-disabled, nested, SMM address space.
   static constexpr std::uint32_t kAdDisabled = 1U << 17U, kNested = 1U << 18U;
   [[nodiscard]] constexpr Role with_ad_disabled(bool d) const noexcept {

@@ -94,6 +94,7 @@ struct ShadowWalk {
 template <class S>
 void unload_root(S& s, ExclusiveGuard<S>& g, typename S::Vcpu& v) noexcept {
   if (!v.root.loaded) return;
+  let_go(s, v);
   hide_root<S>(v);
   bool whole = !root_stale(s, v);
   for (const WeakPage& w : v.root.page) {
@@ -256,9 +257,9 @@ template <class S>
     S::Memory::template store<Order::Relaxed>(v.reload, 1);
     return false;
   }
-  if (v.sync_due || v.root.stale) {
+  if (v.sync_due) {
     if constexpr (S::Arch::kGuests.indirect()) sync_roots(s, g, v);
-    v.sync_due = v.root.stale = false;
+    v.sync_due = false;
   }
   return true;
 }
@@ -266,8 +267,7 @@ template <class S>
 /// Effects: as refresh_root, where there is anything to do. Complexity: four loads otherwise.
 template <class S>
 [[nodiscard]] inline bool ensure_root(S& s, typename S::Vcpu& v) noexcept {
-  if (v.root.loaded && !v.sync_due && !v.root.stale && S::Memory::template load<Order::Acquire>(v.reload) == 0)
-      [[likely]]
+  if (v.root.loaded && !v.sync_due && S::Memory::template load<Order::Acquire>(v.reload) == 0) [[likely]]
     return true;
   return refresh_root(s, v);
 }

@@ -8,26 +8,19 @@
 /// Large leaves split ahead of need, and the 4 KiB entries that code has forced made large again.
 namespace shadowmmu::core {
 
-/// Returns: the rights in the role of the direct child that a read fault would put under entry i of p, as large page;
+/// Effects: `role` is that of the direct child that a read fault would put under entry i of p, as large page. Returns:
 /// false where the guest's entry says no such page any more.
 template <class S>
-[[nodiscard]] bool granted_by(S& s, const typename S::Page& p, unsigned i, Access& granted) noexcept {
-  granted = Access::all();
-  if (p.role.direct()) {
-    granted = p.role.access();
-    return true;
-  }
+[[nodiscard]] bool granted_by(S& s, const typename S::Page& p, unsigned i, Role& role) noexcept {
+  role = p.role.with_level(p.role.level().down()).with_direct(true).with_quadrant(0);
+  if (p.role.direct()) return true;
   if constexpr (S::Arch::kGuests.indirect()) {
-    const void* table = s.snapshot->find_any(p.gfn) == nullptr ? nullptr : s.host.guest_page(p.gfn);
-    if (table == nullptr) return false;
-    const std::uint64_t gpte =
-        p.role.gpte_bytes() == 4
-            ? S::Memory::template load<Order::Relaxed>(static_cast<const std::uint32_t*>(
-                  table)[p.role.level() == Level{2} ? p.role.quadrant() * 256U + i / 2U : i])
-            : S::Memory::template load<Order::Relaxed>(static_cast<const std::uint64_t*>(table)[i]);
+    std::uint64_t gpte = 0;
+    if (!large_gpte_of(s, p, i, gpte)) return false;
     const guest::Paging paging = paging_of(s, p.role);
-    granted = p.role.access() & paging.grants(gpte);
-    if ((gpte & guest::kEntryDirty) == 0) granted = granted.without(Access::kWrite);
+    const Access granted = p.role.access() & paging.grants(gpte);
+    const bool clean = (gpte & guest::kEntryDirty) == 0 && !keeps_bits(s, *s.snapshot->find_any(p.gfn), p.gfn);
+    role = role.with_access(clean ? granted.without(Access::kWrite) : granted).with_clean(clean);
     return (gpte & guest::kEntryPresent) != 0 && paging.maps_page(gpte, p.role.level().value());
   }
   return false;
@@ -41,11 +34,11 @@ template <class S>
                               unsigned i) noexcept {
   using Arch = typename S::Arch;
   const auto take = [&m]() noexcept { return m.take_meta(); };
-  Access granted;
+  Role role;
   // What cannot be handed down goes: the leaf of an obsolete page, one whose guest entry is another or grants less by
   // now (its writer has not reported yet), an aged one.
   const Access rights = Arch::rights(entry<S>(p, i));
-  if (s.obsolete_page(p) || !granted_by(s, p, i, granted) || (rights.bits() & ~granted.bits()) != 0 ||
+  if (s.obsolete_page(p) || !granted_by(s, p, i, role) || (rights.bits() & ~role.access().bits()) != 0 ||
       rights == Access{}) {
     g.owe(drop_leaf(s, Entries<S>(g.held()), p, i));
     return true;
@@ -57,9 +50,8 @@ template <class S>
   if (s.cells.available() < kEntriesPerTable + kCellsAhead || m.meta() < 4) return false;
   if (s.strong(self) != &p || !Arch::present(entry<S>(p, i))) return true;  // room was made of this very page
   const std::uint64_t e = entry<S>(p, i);
-  const Gfn first = s.leaf_gfn(p, i);
-  const Level down = p.role.level().down();
-  const Role role = p.role.with_level(down).with_direct(true).with_quadrant(0).with_access(granted);
+  const Gfn first = leaf_gfn<S>(p, i, e);
+  const Level down = role.level();
   auto* child = get_page(s, g, first, role, m);
   if (child == nullptr) return false;
   if (down == Level{1} && !slot.has_heads(first)) slot.give_heads(first, m.take_meta());
@@ -72,7 +64,7 @@ template <class S>
     S::Memory::template store<Order::Relaxed>(child->table[n], Arch::split(clean, down, n));
   }
   g.owe(drop_leaf(s, Entries<S>(g.held()), p, i));
-  link_child(s, g.held(), p, i, *child);
+  link_child(s, g, p, i, *child);
   s.stats.add(&Counters::splits);
   return true;
 }

@@ -22,7 +22,7 @@ template <class S>
 /// Returns: the rmap word of the leaf at entry i of p; nullptr only if bookkeeping is broken.
 template <class S>
 [[nodiscard]] std::uint32_t* rmap_of(S& s, const typename S::Page& p, unsigned i) noexcept {
-  const Gfn g = s.leaf_gfn(p, i);
+  const Gfn g = leaf_gfn<S>(p, i, entry<S>(p, i));
   SlotOf<S>* slot = s.snapshot->find_any(g);
   return slot == nullptr ? nullptr : slot->rmap(g, p.role.level());
 }
@@ -50,9 +50,9 @@ FlushOwed clear_leaf(S& s, Entries<S> h, typename S::Page& p, unsigned i) noexce
   } else {
     was = S::Memory::template exchange<Order::AcqRel>(p.table[i], 0);
   }
-  if (S::Arch::dirty(s.caps, was)) note_written(s, s.leaf_gfn(p, i), p.role.level());
+  if (S::Arch::dirty(s.caps, was)) note_written(s, leaf_gfn<S>(p, i, was), p.role.level());
   p.live = static_cast<std::uint16_t>(p.live - 1U);
-  return flush_for(s, p, i);
+  return flush_for<S>(p, i, was);
 }
 /// Effects: clears a present leaf and removes its rmap entry. Flush: owed by the caller. Complexity: O(rmap length /
 /// 14).
@@ -70,10 +70,10 @@ template <class S>
   else
     return FlushOwed::all();
 }
-/// The flush that a changed leaf owes.
+/// The flush that a changed leaf owes; `e`: a leaf that was read there.
 template <class S>
-[[nodiscard]] FlushOwed flush_for(S& s, const typename S::Page& p, unsigned i) noexcept {
-  return flush_for_gfns<S>(s.leaf_gfn(p, i), p.role.level().frames());
+[[nodiscard]] FlushOwed flush_for(const typename S::Page& p, unsigned i, std::uint64_t e) noexcept {
+  return flush_for_gfns<S>(leaf_gfn<S>(p, i, e), p.role.level().frames());
 }
 
 /// Effects: replaces the leaf by change(leaf), a D mark that goes being noted. Returns: whether it differs now.
@@ -86,16 +86,19 @@ bool change_leaf(S& s, Entries<S> h, typename S::Page& p, unsigned i, F&& change
     now = change(e);
     if (now == e) return false;
   } while (!S::Memory::template compare_exchange<Order::AcqRel>(p.table[i], e, now));
-  if (S::Arch::dirty(s.caps, e) && !S::Arch::dirty(s.caps, now)) note_written(s, s.leaf_gfn(p, i), p.role.level());
+  if (S::Arch::dirty(s.caps, e) && !S::Arch::dirty(s.caps, now)) note_written(s, leaf_gfn<S>(p, i, e), p.role.level());
   return true;
 }
 
 /// Effects: takes W from the leaf. Flush: owed where an mmu-writable entry loses it.
 template <class S>
 FlushOwed protect_leaf(S& s, Entries<S> h, typename S::Page& p, unsigned i) noexcept {
-  const bool lost =
-      change_leaf(s, h, p, i, [](std::uint64_t e) { return S::Arch::mmu_writable(e) ? S::Arch::without_write(e) : e; });
-  return lost ? flush_for(s, p, i) : FlushOwed::none();
+  std::uint64_t was = 0;
+  const bool lost = change_leaf(s, h, p, i, [&was](std::uint64_t e) {
+    was = e;
+    return S::Arch::mmu_writable(e) ? S::Arch::without_write(e) : e;
+  });
+  return lost ? flush_for<S>(p, i, was) : FlushOwed::none();
 }
 
 /// Effects: takes W from every leaf that maps g, at each level. Flush: owed by the caller.

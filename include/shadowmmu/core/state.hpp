@@ -3,11 +3,13 @@
 #include <cstdint>
 #include <new>
 
+#include "shadowmmu/check.hpp"
 #include "shadowmmu/core/batch.hpp"
 #include "shadowmmu/core/memslots.hpp"
 #include "shadowmmu/core/page.hpp"
 #include "shadowmmu/core/page_hash.hpp"
 #include "shadowmmu/core/rmap.hpp"
+#include "shadowmmu/core/side.hpp"
 #include "shadowmmu/core/vcpu_state.hpp"
 #include "shadowmmu/flush.hpp"
 #include "shadowmmu/grace/epochs.hpp"
@@ -49,7 +51,7 @@ struct State {
   static constexpr bool kShowsVcpus = Memory::kManyAgents;
   using Grace = typename Readership<L>::Policy::template Domain<Memory>;
   using Reader = typename Grace::Reader;
-  using Vcpu = VcpuState<C, Reader>;
+  using Vcpu = VcpuState<C, Reader, A::kRootLevel>;
   using Slot = core::Slot<Memory>;
   using Slots = SlotSnapshot<Memory>;
   using Rmap = HandleList<Memory, kLockless>;
@@ -64,8 +66,8 @@ struct State {
   Caps caps;
   L slots_lock;  ///< serializes memslot updates and generation changes; taken before `lock`
   const Slots* snapshot = &kNoSlots<Memory>;  ///< cell
-  std::uint32_t next_slot = 0;
-  std::uint32_t wanted_limit = 0;  ///< what set_limit asked for; 0: a fiftieth of the slots
+  std::uint32_t next_slot = 1;                ///< 0 names no slot: what a failed Result holds
+  std::uint32_t wanted_limit = 0;             ///< what set_limit asked for; 0: a fiftieth of the slots
 
   alignas(64) L lock;
   std::uint64_t mmio_generation = 0;  ///< cell: see MmioGeneration; written without the lock
@@ -94,10 +96,14 @@ struct State {
   std::uint32_t logs = 0;  ///< slots whose dirty log is on
   VcpuList<Vcpu> vcpus;
   std::uint32_t vcpu_count = 0;
-  void* spare_sides = nullptr;          ///< frames of side words between two uses, chained through their first word
-  std::uint32_t side_frames = 0;        ///< those in use and spare: never given back before the end (see hint_path)
-  std::uint32_t tables = 0;             ///< table frames that belong to shadow pages
-  std::uint64_t window_owner = 0;       ///< cell: vCPU id + 1 that has write windows open; others stay out of the guest
+  std::uint32_t holders = 0;       ///< vCPUs that hold pages against eviction
+  std::uint32_t readers = 0;       ///< Mmu::Reader objects
+  std::uint64_t vcpu_numbers = 0;  ///< given out so far
+  void* spare_sides = nullptr;     ///< frames of side words between two uses, chained through their first word
+  std::uint32_t side_frames = 0;   ///< those in use and spare: never given back before the end (see SideAccess)
+  std::uint32_t tables = 0;        ///< table frames that belong to shadow pages
+  std::uint64_t window_owner =
+      0;  ///< cell: number of the vCPU that has write windows open; others stay out of the guest
   std::uint64_t* dummy_root = nullptr;  ///< one zero table: the root of a guest whose root is nowhere
   Grace grace;                          ///< has cache lines of its own
 
@@ -113,11 +119,6 @@ struct State {
     return p.serial == w.serial && p.life != PageLife::Free && p.life != PageLife::Zapped ? &p : nullptr;
   }
   [[nodiscard]] Hpa table_address(const Page& p) noexcept { return host.to_phys(p.table); }
-  /// First gfn of the slot page that entry i of p maps. Requires: entry i is a leaf.
-  [[nodiscard]] Gfn leaf_gfn(const Page& p, unsigned i) const noexcept {
-    return p.role.direct() ? Gfn{p.gfn.value() + i * p.role.level().frames()} : Gfn{Memory::plain(p.side[i])};
-  }
-  [[nodiscard]] Page& child(const Page& p, unsigned i) noexcept { return page(Memory::plain(p.side[i])); }
 
   void flush(FlushOwed f, VcpuId who = kAllVcpus) noexcept {
     if (!f.needed()) return;
@@ -134,48 +135,16 @@ struct State {
     pages.drain(free);
     cells.drain(free);
     hash.drain(free);
-    while (spare_sides != nullptr) {
-      void* p = spare_sides;
-      spare_sides = next_spare();
-      free(p);
-    }
-  }
-  /// Halves of one frame serve two pages with neighbouring indices.
-  void give_side(Page& p) noexcept {
-    if (!p.owns_side) return;
-    p.owns_side = false;
-    if (buddy_owns(p.index)) return;
-    auto* frame = reinterpret_cast<std::uint64_t*>(reinterpret_cast<std::uintptr_t>(p.side) &
-                                                   ~static_cast<std::uintptr_t>(kPageMask));
-    Memory::plain(*frame, reinterpret_cast<std::uintptr_t>(spare_sides));  // hint_path may look at it meanwhile
-    spare_sides = frame;
-  }
-  void take_side(Page& p, Magazine& m) noexcept {
-    std::uintptr_t frame = 0;
-    if (buddy_owns(p.index)) {
-      frame = reinterpret_cast<std::uintptr_t>(page(p.index ^ 1U).side) & ~static_cast<std::uintptr_t>(kPageMask);
-    } else if (spare_sides != nullptr) {
-      frame = reinterpret_cast<std::uintptr_t>(spare_sides);
-      spare_sides = next_spare();
-    } else {
-      frame = reinterpret_cast<std::uintptr_t>(m.take_meta());
-      side_frames += 1;
-    }
-    p.side = reinterpret_cast<std::uint32_t*>(frame + (p.index & 1U) * (kPageSize / 2));
-    p.owns_side = true;
+    SideAccess<State>::drain(*this, free);
   }
 
  private:
-  [[nodiscard]] void* next_spare() const noexcept {
-    return reinterpret_cast<void*>(
-        static_cast<std::uintptr_t>(Memory::plain(*static_cast<const std::uint64_t*>(spare_sides))));
-  }
   friend class Disposal<State>;
   /// Effects: returns table, side and metadata of a Quiet page. Only Disposal::release calls it.
   void free_page(Page& p) noexcept {
     host.free_frame(table_address(p));
     tables -= 1;
-    give_side(p);
+    SideAccess<State>::give(*this, p);
     if (p.unsync_map != 0) cells.template give<Memory>(p.unsync_map);
     const PageIndex i = p.index;
     p.~Page();
@@ -183,14 +152,6 @@ struct State {
     Page* dead = ::new (static_cast<void*>(pages.at(i))) Page;
     dead->life = PageLife::Free;
     pages.template give<Memory>(i);
-  }
-
-  /// The buddy's storage may be on the free chain or outside the pool; a linked page knows itself by index.
-  [[nodiscard]] bool buddy_owns(PageIndex i) noexcept {
-    const PageIndex b = i ^ 1U;
-    if (b == kNoPage) return false;
-    const Page& p = page(b);
-    return p.index == b && p.owns_side;
   }
 };
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 #pragma once
 #include <cstdint>
+#include <utility>
 
 #include "shadowmmu/concepts/arch.hpp"
 #include "shadowmmu/core/reader.hpp"
@@ -40,7 +41,7 @@ FlushOwed sync_entry(S& s, Structure<S> h, const guest::Paging& paging, typename
       drop_mmio(s, Entries<S>(h), p, i);
     return FlushOwed::none();
   }
-  if ((gpte & kUsed) != kUsed || paging.reserved_set(gpte, 1) || gfn != s.leaf_gfn(p, i)) {
+  if ((gpte & kUsed) != kUsed || paging.reserved_set(gpte, 1) || gfn != leaf_gfn<S>(p, i, e)) {
     s.stats.add(&Counters::entries_resynced);
     return drop_leaf(s, h, p, i);
   }
@@ -52,7 +53,7 @@ FlushOwed sync_entry(S& s, Structure<S> h, const guest::Paging& paging, typename
   });
   if (!changed) return FlushOwed::none();
   s.stats.add(&Counters::entries_resynced);
-  return flush_for(s, p, i);
+  return flush_for<S>(p, i, e);
 }
 
 template <class S>
@@ -61,6 +62,21 @@ template <class S>
     return S::Memory::template load<Order::Relaxed>(
         static_cast<const std::uint32_t*>(table)[p.role.quadrant() * kEntriesPerTable + i]);
   return S::Memory::template load<Order::Relaxed>(static_cast<const std::uint64_t*>(table)[i]);
+}
+
+/// Effects: `gpte` is the guest's entry that entry i of the upper page p shadows, as it reads now. Returns: false where
+/// the table is no memory any more.
+template <class S>
+[[nodiscard]] bool large_gpte_of(S& s, const typename S::Page& p, unsigned i, std::uint64_t& gpte) noexcept
+    requires(S::Arch::kGuests.indirect()) {
+  const void* table = s.snapshot->find_any(p.gfn) == nullptr ? nullptr : s.host.guest_page(p.gfn);
+  if (table == nullptr) return false;
+  // A 4-byte directory entry covers 4 MiB: two entries of ours.
+  gpte = p.role.gpte_bytes() == 4
+             ? S::Memory::template load<Order::Relaxed>(
+                   static_cast<const std::uint32_t*>(table)[p.role.quadrant() * 256U + i / 2U])
+             : S::Memory::template load<Order::Relaxed>(static_cast<const std::uint64_t*>(table)[i]);
+  return true;
 }
 
 /// Effects: all entries of leaf page p agree with the guest's table; a page whose table is nowhere any more is zapped.
@@ -88,23 +104,25 @@ void sync_entries(S& s, ExclusiveGuard<S>& g, typename S::Page& p) noexcept requ
 /// Complexity: O(unsync tables * 512).
 template <class S, class Each>
 void sync_trees(S& s, ExclusiveGuard<S>& g, Each&& each) noexcept requires(S::Arch::kGuests.indirect()) {
-  FlushOwed before;
-  bool any = false;
+  // A chain through the pages themselves, ended by a page that names itself: each is on it once, whatever leads to it.
+  PageIndex first = kNoPage;
   each([&](typename S::Page& top) {
-    for_each_unsync(s, top, false, [&](typename S::Page& p) {
-      any = true;
-      if (SlotOf<S>* slot = s.snapshot->find_any(p.gfn)) before |= rmap_protect(s, Entries<S>(g.held()), *slot, p.gfn);
+    take_unsync(s, top, [&](typename S::Page& p) {
+      if (p.sync_next != kNoPage) return;
+      p.sync_next = first == kNoPage ? p.index : first;
+      first = p.index;
+      if (SlotOf<S>* slot = s.snapshot->find_any(p.gfn)) g.owe(rmap_protect(s, Entries<S>(g.held()), *slot, p.gfn));
     });
   });
-  if (!any) return;
-  g.owe(before);
+  if (first == kNoPage) return;
   g.discharge();
-  each([&](typename S::Page& top) {
-    for_each_unsync(s, top, true, [&](typename S::Page& p) {
-      p.unsync = false;
-      sync_entries(s, g, p);
-    });
-  });
+  for (PageIndex i = first; i != kNoPage;) {
+    auto& p = s.page(i);
+    const PageIndex next = std::exchange(p.sync_next, PageIndex{kNoPage});
+    i = next == i ? PageIndex{kNoPage} : next;
+    p.unsync = false;
+    sync_entries(s, g, p);
+  }
 }
 template <class S>
 void sync_roots(S& s, ExclusiveGuard<S>& g, typename S::Vcpu& v) noexcept requires(S::Arch::kGuests.indirect()) {
@@ -129,8 +147,8 @@ void sync_address(S& s, ExclusiveGuard<S>& g, typename S::Page& root, Gva a) noe
       if (table != nullptr) g.owe(sync_entry(s, g.held(), paging_of(s, p->role), *p, i, gpte_of<S>(table, *p, i)));
       return;
     }
-    if (!S::Arch::present(e) || is_leaf<S>(*p, e)) return;
-    p = &s.child(*p, i);
+    p = child_of(s, *p, i);
+    if (p == nullptr) return;
   }
 }
 

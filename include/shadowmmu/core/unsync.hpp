@@ -70,24 +70,24 @@ void zap_unsync_of(S& s, ExclusiveGuard<S>& g, Gfn gfn) noexcept {
   }
 }
 
-/// Calls visit(page) for every unsync leaf page below p, following the bitmaps. With `clear`, bits are cleared on the
-/// way. visit must not free pages or change links.
+/// Calls visit(page) for every unsync leaf page below p, following the bitmaps, and clears their bits on the way. A
+/// guest may share tables at every level, so that the paths outnumber the pages by far: a page is entered once, since
+/// its bits are clear when a second path comes to it. visit must not free pages or change links. Complexity: O(pages
+/// entered + bits that were set).
 template <class S, class F>
-void for_each_unsync(S& s, typename S::Page& p, bool clear, F&& visit) noexcept {
+void take_unsync(S& s, typename S::Page& p, F&& visit) noexcept {
   if (p.unsync_map == 0 || p.unsync_children == 0) return;
   Cell& map = *s.cells.at(p.unsync_map);
   for (unsigned w = 0; w < 8; ++w) {
     for (std::uint64_t bits = S::Memory::plain(map.bits[w]); bits != 0; bits &= bits - 1) {
       const unsigned i = w * 64 + static_cast<unsigned>(std::countr_zero(bits));
-      const std::uint64_t e = entry<S>(p, i);
-      if (S::Arch::present(e) && !is_leaf<S>(p, e)) {
-        auto& child = s.child(p, i);
-        if (child.unsync)
-          visit(child);
+      if (auto* child = child_of(s, p, i); child != nullptr) {
+        if (child->unsync)
+          visit(*child);
         else
-          for_each_unsync(s, child, clear, visit);
+          take_unsync(s, *child, visit);
       }
-      if (clear) clear_unsync_child(s, p, i);
+      clear_unsync_child(s, p, i);
     }
   }
 }

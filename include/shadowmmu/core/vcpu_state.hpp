@@ -24,7 +24,6 @@ struct RootSet {
   std::uint64_t cr3 = 0;  ///< key: the guest's CR3 (with PCID), 0 for direct maps
   Role role{};            ///< key: role of the root level
   bool loaded = false;
-  bool stale = false;  ///< a flush has come since it was last synced
 };
 
 /// The directories (level 2) that the vCPU's last faults went through, by address. Void once State::epoch has moved.
@@ -33,6 +32,30 @@ struct PathCache {
   std::uint64_t epoch = ~std::uint64_t{0};
   std::uint64_t region[kSlots] = {};  ///< address / 1 GiB
   PageIndex page[kSlots] = {};
+};
+
+/// The addresses of a vCPU's last faults that made pages at the limit, and the pages held for them; see holding.hpp.
+template <unsigned Addresses, unsigned RootLevel>
+struct Holding {
+  static constexpr unsigned kAddresses = Addresses;
+  /// Paths with nothing but the root in common; under the PAE shape, four directories and a leaf table for each
+  /// address.
+  static constexpr unsigned kPages = 1U + Addresses * (RootLevel - 1U) > 4U + Addresses
+                                         ? 1U + Addresses*(RootLevel - 1U)
+                                         : 4U + Addresses;
+  bool on = false;
+  std::uint8_t next = 0;                   ///< place of the next address
+  std::uint8_t repeats = 0;                ///< faults in a row on addresses that were here
+  std::uint8_t count = 0;                  ///< pages held
+  std::uint64_t address[kAddresses] = {};  ///< / 4 KiB, plus 1: 0 is none
+  WeakPage page[kPages] = {};
+  static_assert(kPages < 256);
+};
+
+/// A page on which hardware faulted although its entry grants the access, and how many times in a row.
+struct Doubt {
+  std::uint64_t page = 0;  ///< address / 4 KiB
+  unsigned times = 0;
 };
 
 /// The last page that turned out to be MMIO. Holds as a TLB entry does: until the guest flushes it.
@@ -61,13 +84,15 @@ struct ShownRegisters {
 };
 
 /// Everything a vCPU owns. Touched by its thread; `reload` and `shown_root` also by others, `reader` by whoever frees.
-template <class Config, class Reader>
+template <class Config, class Reader, unsigned RootLevel>
 struct VcpuState {
   static constexpr unsigned kWindows = 4;
 
   Reader reader;  ///< its thread's reader sections
   ListMemberHook hook;
-  VcpuId id{};
+  VcpuId id{};               ///< the embedder's name for it: whom flushes and kicks are for
+  std::uint64_t number = 0;  ///< the Mmu's: 1 and up, each once
+  bool registered = false;
   unsigned slot_hint = 0;
   alignas(64) std::uint64_t reload = 0;  ///< cell: non-zero asks enter() to drop the root and load a fresh one
   std::uint64_t shown_root[4] = {};  ///< cells: for each 2 bits 31:30 of an address, root table | its level; 0: none
@@ -82,9 +107,15 @@ struct VcpuState {
   Hpa top{};  ///< what CR3 or the EPT pointer names now
   PathCache path{};
   LastMmio mmio{};
+  Doubt doubt{};
   std::uint64_t mmio_cached = 0;  ///< cell: faults answered by `mmio`
   std::uint64_t fast_faults = 0;  ///< cell: faults answered without the lock
 
+  /// Effects: what was remembered of single addresses is void, as what a TLB holds is by a flush.
+  void forget_addresses() noexcept {
+    mmio = LastMmio{};
+    doubt = Doubt{};
+  }
   /// Effects: adds what was counted without the lock.
   template <class Memory>
   void count_into(Counters& c) const noexcept {
@@ -100,6 +131,7 @@ struct VcpuState {
   std::uint64_t* pdpt = nullptr;  ///< frame of 128 hardware PDPTs of the PAE shape, below 4 GiB
   unsigned pdpt_slot = 0;         ///< the one in use; each root load takes the next, so that CR3 differs
   WriteWindow window[kWindows] = {};
+  Holding<Config::kInstructionAddresses, RootLevel> holding{};
   bool sync_due = false;  ///< the root that enter() leads to must be synced, whichever it will be
 };
 

@@ -19,7 +19,7 @@ template <class S>
   if (w == nullptr) return Error::WindowBusy;
   if (w->before == nullptr) w->before = static_cast<std::uint64_t*>(fresh_frame(s, FrameKind::Metadata));
   if (w->before == nullptr) return Error::OutOfMemory;
-  const std::uint64_t me = static_cast<std::uint64_t>(v.id) + 1;
+  const std::uint64_t me = v.number;
   std::uint64_t owner = 0;
   if (!S::Memory::template compare_exchange<Order::AcqRel>(s.window_owner, owner, me) && owner != me)
     return Error::WindowBusy;
@@ -50,7 +50,7 @@ template <class S>
 void close_if_idle(S& s, typename S::Vcpu& v) noexcept {
   for (const WriteWindow& w : v.window)
     if (w.open) return;
-  std::uint64_t me = static_cast<std::uint64_t>(v.id) + 1;
+  std::uint64_t me = v.number;
   static_cast<void>(S::Memory::template compare_exchange<Order::AcqRel>(s.window_owner, me, 0));
 }
 

@@ -39,7 +39,9 @@ void tell_of_link(S& s, typename S::Page& parent, typename S::Page& child, bool 
 template <class S>
 FlushOwed unlink_child(S& s, Entries<S> h, typename S::Page& parent, unsigned i) noexcept {
   h.verify(s.lock);
-  auto& child = s.child(parent, i);
+  auto* const linked = child_of(s, parent, i);
+  if (linked == nullptr) return FlushOwed::none();
+  auto& child = *linked;
   S::Memory::template store<Order::Release>(parent.table[i], 0);
   parent.live = static_cast<std::uint16_t>(parent.live - 1U);
   S::Parents::remove(s.cells, child.parents, EntryHandle(parent.index, i));
@@ -67,6 +69,17 @@ FlushOwed zap_entry(S& s, Entries<S> h, typename S::Page& p, unsigned i) noexcep
     return FlushOwed::none();
   }
   return is_leaf<S>(p, e) ? drop_leaf(s, h, p, i) : unlink_child(s, h, p, i);
+}
+
+/// Effects: no entry points at `child` any more. Flush: by the guard. Complexity: O(parents).
+template <class S>
+void drop_parents(S& s, ExclusiveGuard<S>& g, typename S::Page& child) noexcept {
+  const bool unseen = child.generation != s.generation && s.obsolete_unseen();
+  while (!S::Parents::empty(child.parents)) {
+    const EntryHandle e = S::Parents::any(s.cells, child.parents);
+    const FlushOwed owed = unlink_child(s, g.held(), s.page(e.page()), e.entry());
+    if (!unseen) g.owe(owed);
+  }
 }
 
 template <class S>
@@ -105,10 +118,7 @@ bool prepare_zap(S& s, ExclusiveGuard<S>& g, typename S::Page& p) noexcept {
   FlushOwed owed = FlushOwed::all();
   for (unsigned i = 0; i < kEntriesPerTable && p.live != 0; ++i)
     if (entry<S>(p, i) != 0) owed |= zap_entry(s, h, p, i);
-  while (!S::Parents::empty(p.parents)) {
-    const EntryHandle e = S::Parents::any(s.cells, p.parents);
-    owed |= unlink_child(s, h, s.page(e.page()), e.entry());
-  }
+  drop_parents(s, g, p);
   const bool unseen = obsolete && s.obsolete_unseen();
   if (!unseen) g.owe(owed);
   s.hash.erase(p);

@@ -9,7 +9,7 @@
 namespace shadowmmu::grace {
 
 /// Built-in grace periods: a counter that writers advance, and for each reader a record that says since when it reads.
-/// No thread-local, no global state; a section costs one exchange on the reader's own cache line and one store.
+/// No thread-local, no global state; a section costs two stores on the reader's own cache line and a fence.
 /// Invariant: a record that shows e is of a section that sees every unlinking made before the counter became e.
 /// Source: epoch-based reclamation after Fraser, "Practical lock-freedom" (2004).
 struct Epochs {
@@ -32,17 +32,21 @@ struct Epochs {
 
     void enter(Reader& r) noexcept {
       if (r.depth++ != 0) return;
-      // The mark before every read of the section: a locked exchange orders both. A counter that is old by then only
-      // makes writers wait longer.
-      M::template exchange<Order::SeqCst>(r.since, M::template load<Order::Acquire>(now_));
+      // The mark comes before every read of the section. This fence pairs with the writer's in `begin`: either the
+      // writer sees the mark, or the section sees what was unlinked before the writer looked. A counter that is old by
+      // then only makes writers wait longer.
+      M::template store<Order::Relaxed>(r.since, M::template load<Order::Acquire>(now_));
+      M::template fence<Order::SeqCst>();
     }
     void leave(Reader& r) noexcept {
       if (--r.depth == 0) M::template store<Order::Release>(r.since, 0);
     }
 
     [[nodiscard]] std::uint64_t begin() noexcept {
-      // What was unlinked before is visible before any mark is looked at: a locked addition, too.
-      return M::template fetch_add<Order::SeqCst>(now_, 1) + 1;
+      const std::uint64_t period = M::template fetch_add<Order::AcqRel>(now_, 1) + 1;
+      // What was unlinked before is visible before any mark is looked at.
+      M::template fence<Order::SeqCst>();
+      return period;
     }
     /// Complexity: O(readers), a look at a line of each.
     [[nodiscard]] bool passed(std::uint64_t period) const noexcept {

@@ -21,7 +21,8 @@ struct Walk {
   std::uint8_t level = 1;      ///< level of the entry that maps the page
   const void* leaf = nullptr;  ///< where the entry at `level` was read
   Gfn gfn{};                   ///< 4 KiB frame of the access
-  Access rights{};             ///< of the mapping; without W while the leaf's D bit is clear
+  Access rights{};             ///< of the mapping; without W while a write has still to set the leaf's D bit
+  bool clean = false;          ///< above level 1: a write has still to set the leaf's D bit
   std::uint32_t error_code = 0;
 
   [[nodiscard]] Gfn table(unsigned l) const noexcept { return Gfn{frame[l]}; }
@@ -35,7 +36,8 @@ enum class WalkEnd : std::uint8_t {
   Fault,  ///< `error_code` is what the guest must see
 };
 
-/// Reader: `const void* page(Gfn)` (nullptr outside memory), `load<T>(const T*)`, `exchange(Gpa, bytes, old, new)`.
+/// Reader: `const void* page(Gfn)` (nullptr outside memory), `load<T>(const T*)`, `exchange(Gpa, bytes, old, new)`,
+/// `bool keeps_bits(Gfn)` (a table in ROM).
 template <class Format, class Reader>
 class Walker {
  public:
@@ -104,8 +106,14 @@ class Walker {
     w.leaf = at;
     const bool write = ask.request.write;
     if (ask.paging.refuses(rights, ask.request, ask.smap_enforced)) return fault(w, ask.code | pferr::kPresent);
-    w.rights = write || (leaf & kEntryDirty) != 0 ? rights : rights.without(Access::kWrite);
-    const bool sets_dirty = write && (leaf & kEntryDirty) == 0;
+    const bool dirty = (leaf & kEntryDirty) != 0;
+    const bool sets_dirty = write && !dirty;
+    w.clean = !write && !dirty;
+    // What a large page's entry grants must be the same to a read and to a write, since one instruction may do both: a
+    // table in ROM never gets D, so that nothing has to be set first.
+    if constexpr (L > 1)
+      w.clean = w.clean && !((rights.write() || !ask.paging.wp()) && ask.reader.keeps_bits(w.table(L)));
+    w.rights = w.clean ? rights.without(Access::kWrite) : rights;
     if ((all & kEntryAccessed) == 0 || sets_dirty) {
       if (!update(ask.reader, write, w)) return Step::Lost;
     }

@@ -110,10 +110,10 @@ class Arena {
     bool done = false;
     if (bytes == 4) {
       auto expected = static_cast<std::uint32_t>(old);
-      done = memory::Smp::compare_exchange<memory::Order::AcqRel>(*static_cast<std::uint32_t*>(at), expected,
+      done = memory::Smp::compare_exchange<memory::Order::SeqCst>(*static_cast<std::uint32_t*>(at), expected,
                                                                   static_cast<std::uint32_t>(now));
     } else {
-      done = memory::Smp::compare_exchange<memory::Order::AcqRel>(*static_cast<std::uint64_t*>(at), old, now);
+      done = memory::Smp::compare_exchange<memory::Order::SeqCst>(*static_cast<std::uint64_t*>(at), old, now);
     }
     return done ? GuestExchange::Done : GuestExchange::Lost;
   }
