@@ -1,5 +1,23 @@
 # SPDX-License-Identifier: BSL-1.0
-# cmake -D COMPILER= -D SOURCE= -D INCLUDE= [-D BOOST=] -P check.cmake
+# cmake -D COMPILER= -D PCH= -D INCLUDE= [-D BOOST=] -P check.cmake             precompiles what most cases include
+# cmake -D COMPILER= -D PCH= -D SOURCE= -D INCLUDE= [-D BOOST=] -P check.cmake  checks one case
+set(ENV{LC_ALL} C)
+set(command ${COMPILER} -std=c++20 -Wall -Wextra -Wpedantic -Wconversion -Werror -I${INCLUDE})
+if(BOOST)
+  list(APPEND command -idirafter ${BOOST})
+endif()
+if(COMPILER MATCHES "clang")
+  set(compiled ${PCH}.pch)
+else()
+  set(compiled ${PCH}.gch)
+endif()
+if(NOT SOURCE)
+  file(REMOVE ${compiled})
+  file(WRITE ${PCH} "#include \"shadowmmu/shadowmmu.hpp\"\n")
+  execute_process(COMMAND ${command} -x c++-header ${PCH} -o ${compiled} COMMAND_ERROR_IS_FATAL ANY)
+  return()
+endif()
+
 file(STRINGS ${SOURCE} expect REGEX "^// expect: ")
 list(LENGTH expect lines)
 if(NOT lines EQUAL 1)
@@ -9,10 +27,15 @@ string(REGEX REPLACE "^// expect: " "" expect "${expect}")
 string(REPLACE "\\;" ";" expect "${expect}")  # file(STRINGS) escapes them as list separators
 # Policies are diagnosed in our words; a broken contract of types (flushes, batches, tokens) in the compiler's.
 
-set(ENV{LC_ALL} C)
-set(command ${COMPILER} -std=c++20 -fsyntax-only -Wall -Wextra -Wpedantic -Wconversion -Werror -I${INCLUDE})
-if(BOOST)
-  list(APPEND command -idirafter ${BOOST})
+list(APPEND command -fsyntax-only)
+# Only what the case includes anyway, and no more: one of them is refused because it does not include the Arena.
+file(STRINGS ${SOURCE} whole REGEX "^#include \"(use|shadowmmu/shadowmmu)\\.hpp\"")
+if(whole AND EXISTS ${compiled})
+  if(COMPILER MATCHES "clang")
+    list(APPEND command -include-pch ${compiled})
+  else()
+    list(APPEND command -include ${PCH} -Winvalid-pch)
+  endif()
 endif()
 
 execute_process(COMMAND ${command} ${SOURCE} RESULT_VARIABLE status ERROR_VARIABLE output)
