@@ -175,4 +175,10 @@ void check_controls(Cpu& cpu) noexcept {
   if (((v.cr0 ^ cpu.loaded_cr0) & kTs) != 0) fail(cpu, "a hardware task switch that did not exit; TR is ", task(cpu));
 }
 
+void mend_code_segment(Cpu& cpu) noexcept {
+  std::uint16_t& attributes = cpu.vmcb->cs.attributes;
+  if (cpu.long_mode() && (attributes & kSegmentLong) != 0)
+    attributes = static_cast<std::uint16_t>(attributes & ~kSegmentBig);
+}
+
 }  // namespace hv

@@ -103,6 +103,7 @@ void run(Cpu& cpu) noexcept {
     v.event_injection = 0;
     cpu.interrupted = v.exit_int_info;
     check_controls(cpu);
+    mend_code_segment(cpu);
     handle_exit(cpu);
     resume_event(cpu);
     if (cpu.torture != nullptr) cpu.torture->after_exit();
