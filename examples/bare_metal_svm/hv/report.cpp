@@ -69,7 +69,7 @@ void report(Cpu& cpu, const char* how, std::uint64_t number) noexcept {
 
 void leave_guest(Cpu& cpu, const char* how) noexcept {
   report(cpu, how);
-  stop(kStatusGuestDied);
+  stop(kStatusGuestLeft);
 }
 
 void fail(Cpu& cpu, const char* what, std::uint64_t number) noexcept {

@@ -7,8 +7,9 @@ namespace hv {
 
 struct Cpu;
 
-/// Exit codes of ours on port F4, beside the guest's own; the report's first line says more.
-inline constexpr std::uint8_t kStatusError = 0x7E, kStatusGuestDied = 0x7D;
+/// Exit codes of ours on port F4, beside the guest's own; the report's first line says more. `Left` is any end but
+/// a power-off: a triple fault, a reset, a suspend.
+inline constexpr std::uint8_t kStatusError = 0x7E, kStatusGuestLeft = 0x7D;
 
 /// Effects: prints how the guest ended and the statistics.
 void report(Cpu& cpu, const char* how) noexcept;
