@@ -18,7 +18,7 @@ void report(Cpu& cpu, const char* how, std::uint64_t number) noexcept;
 [[noreturn]] void leave_guest(Cpu& cpu, const char* how) noexcept;
 /// Effects: prints an error line and the report, then stops.
 [[noreturn]] void fail(Cpu& cpu, const char* what, std::uint64_t number) noexcept;
-/// Effects: stops the machine.
+/// Effects: ends QEMU with the status, through its debug-exit device; where there is none, the machine halts.
 [[noreturn]] void stop(std::uint8_t status) noexcept;
 
 }  // namespace hv
