@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
-// From the multiboot loader's 32-bit mode to hv_main in long mode, with the first 512 GiB mapped one to one.
+// From the multiboot loader's 32-bit mode to hv_main in long mode, with the first 512 GiB mapped one to one, and
+// once more behind them.
 #define MB_MAGIC 0x1BADB002
 #define MB_FLAGS 3  // modules on page boundaries, memory map wanted
 
@@ -38,6 +39,7 @@ _start:
     movl %ebx, %esi
 
     movl $boot_pdpt + 3, boot_pml4
+    movl $boot_pdpt + 3, boot_pml4 + 8
     xorl %ecx, %ecx
 1:  movl %ecx, %eax
     shll $30, %eax

@@ -104,6 +104,11 @@ bool store_status_word(Cpu& cpu, const Instruction& insn) noexcept {
   return true;
 }
 
+std::uint64_t task(const Cpu& cpu) noexcept {
+  asm volatile("vmsave %%rax" : : "a"(cpu.vmcb) : "memory");
+  return cpu.vmcb->tr.selector;
+}
+
 }  // namespace
 
 void handle_control_read(Cpu& cpu, unsigned number) noexcept {
@@ -155,13 +160,25 @@ void handle_msr(Cpu& cpu) noexcept {
 void load_controls(Cpu& cpu) noexcept {
   Vmcb& v = *cpu.vmcb;
   const shadowmmu::HwState hw = cpu.vcpu.hw_state();
-  v.cr0 = hw.cr0;
-  v.cr3 = hw.cr3;
+  v.cr0 = cpu.loaded_cr0 = hw.cr0;
+  v.cr3 = cpu.loaded_cr3 = hw.cr3;
   v.cr4 = hw.cr4;
   v.efer = hw.efer | kEferSvme;
   // Reads need an exit only where the guest would see a difference.
   v.cr_read = static_cast<std::uint16_t>((1U << 3) | (hw.cr0 != cpu.controls.cr0 ? 1U : 0U) |
                                          (hw.cr4 != cpu.controls.cr4 ? 1U << 4 : 0U));
+}
+
+void check_controls(Cpu& cpu) noexcept {
+  const Vmcb& v = *cpu.vmcb;
+  if (v.cr3 != cpu.loaded_cr3) fail(cpu, "a hardware task switch that did not exit loaded CR3 with ", v.cr3);
+  if (((v.cr0 ^ cpu.loaded_cr0) & kTs) != 0) fail(cpu, "a hardware task switch that did not exit; TR is ", task(cpu));
+}
+
+void mend_code_segment(Cpu& cpu) noexcept {
+  std::uint16_t& attributes = cpu.vmcb->cs.attributes;
+  if (cpu.long_mode() && (attributes & kSegmentLong) != 0)
+    attributes = static_cast<std::uint16_t>(attributes & ~kSegmentBig);
 }
 
 }  // namespace hv

@@ -45,7 +45,8 @@ void prepare(Cpu& cpu) noexcept {
   v.cr_write = kCr0 | kCr3 | kCr4;
   v.exceptions = 1U << vector::kPf;
   v.intercepts1 = intercept::kInit | intercept::kCpuid | intercept::kInvlpg | intercept::kInvlpga | intercept::kIo |
-                  intercept::kMsr | intercept::kShutdown | (cpu.migration != nullptr ? intercept::kNmi : 0U);
+                  intercept::kMsr | intercept::kTaskSwitch | intercept::kShutdown |
+                  (cpu.migration != nullptr ? intercept::kNmi : 0U);
   v.intercepts2 = intercept::kSvmInstructions;
   v.asid = 1;
   intercept_msr(kMsrEfer);
@@ -101,6 +102,8 @@ void run(Cpu& cpu) noexcept {
     cpu.gpr[kRsp] = v.rsp;
     v.event_injection = 0;
     cpu.interrupted = v.exit_int_info;
+    check_controls(cpu);
+    mend_code_segment(cpu);
     handle_exit(cpu);
     resume_event(cpu);
     if (cpu.torture != nullptr) cpu.torture->after_exit();

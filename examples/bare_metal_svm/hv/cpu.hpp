@@ -32,7 +32,8 @@ struct Cpu {
   std::uint64_t gpr[16] = {};  ///< RAX and RSP are copied from and to the VMCB around each exit
   shadowmmu::Controls controls{};
   std::uint64_t cr3 = 0;
-  std::uint64_t interrupted = 0;  ///< EXITINTINFO of this exit, until it is delivered or superseded
+  std::uint64_t loaded_cr0 = 0, loaded_cr3 = 0;  ///< what the VMCB held at the last entry
+  std::uint64_t interrupted = 0;                 ///< EXITINTINFO of this exit, until it is delivered or superseded
   Step step{};
   PortWatch ports{};
   ExitCounts counts{};

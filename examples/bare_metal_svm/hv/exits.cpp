@@ -103,6 +103,9 @@ void handle_exit(Cpu& cpu) noexcept {
   } else if (code == exit_code::kInvlpga || (code >= exit_code::kVmrun && code <= exit_code::kSkinit)) {
     ++cpu.counts.svm;
     inject(cpu, vector::kUd);  // the guest's CPU has no SVM
+  } else if (code == exit_code::kTaskSwitch) {
+    // APM vol. 2, 15.14.1: EXITINFO1 is the selector of the new task.
+    fail(cpu, "a hardware task switch, which is not carried out here, to the task ", v.exit_info1 & 0xFFFF);
   } else if (code == exit_code::kShutdown) {
     leave_guest(cpu, "triple fault");
   } else if (code == exit_code::kInit) {

@@ -14,8 +14,15 @@ constexpr std::uint64_t kFirstHigh = kMiB >> 12;
 constexpr std::uint64_t kVoidFrames = 1ULL << (39 - 12);
 // Frame 0 holds the BIOS data area, and the last page below 640 KiB the extended one: firmware finds them by address.
 constexpr std::uint64_t kFirstLow = 1, kEndLow = 0x9F;
+static_assert(GuestMemory::kBiosPage >= kFirstLow && GuestMemory::kBiosPage < kEndLow);
 
 constexpr std::uint64_t block_up(std::uint64_t frame) noexcept { return (frame + kBlock - 1) & ~(kBlock - 1); }
+
+// Frame 0 as well, whose own address would be the null pointer.
+std::byte* bytes_of(std::uint64_t frame) noexcept {
+  constexpr std::uint64_t kSecondView = 1ULL << 39;  // boot.S
+  return reinterpret_cast<std::byte*>(frame == 0 ? kSecondView : frame << 12);
+}
 
 class Shuffler {
  public:
@@ -50,6 +57,7 @@ FrameRange high_frames(const Region& r) noexcept {
 }  // namespace
 
 void GuestMemory::plan(const MemoryMap& host, std::uint64_t reserved_end) noexcept {
+  constexpr std::uint64_t kBios = kBiosPage << 12;
   host_ = host;
   reserved_end_ = reserved_end;
   for (const Region& r : host) {
@@ -60,6 +68,10 @@ void GuestMemory::plan(const MemoryMap& host, std::uint64_t reserved_end) noexce
       main_end_ = mine.end();
       guest_.add(mine);
       guest_.add({mine.end(), r.end() - mine.end(), kReserved});
+    } else if (r.type == kRam && r.base < kBios && r.end() > kBios) {
+      mine.size = kBios - r.base;
+      guest_.add(mine);
+      guest_.add({kBios, r.end() - kBios, kReserved});
     } else {
       guest_.add(mine);
     }
@@ -150,12 +162,12 @@ void GuestMemory::put_block(std::uint64_t gfn, std::uint64_t frame) noexcept {
 
 std::byte* GuestMemory::ram(std::uint64_t gfn) const noexcept {
   const Place p = place(gfn);
-  return p.ram ? reinterpret_cast<std::byte*>(p.frame << 12) : nullptr;
+  return p.ram ? bytes_of(p.frame) : nullptr;
 }
 
 std::byte* GuestMemory::readable(std::uint64_t gfn) const noexcept {
   const Place p = place(gfn);
-  return p.frame < kVoidFrames ? reinterpret_cast<std::byte*>(p.frame << 12) : nullptr;
+  return p.frame < kVoidFrames ? bytes_of(p.frame) : nullptr;
 }
 
 template <class F>

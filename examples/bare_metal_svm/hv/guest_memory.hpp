@@ -12,6 +12,10 @@ namespace hv {
 /// gfn -> pfn cannot work. Firmware and devices stay where they are.
 class GuestMemory {
  public:
+  /// The page of low memory that answers for the BIOS (bios.hpp). Reserved, and so is what lies between it and the
+  /// extended BIOS data area.
+  static constexpr std::uint64_t kBiosPage = 0x9E;
+
   struct Place {
     std::uint64_t frame;  ///< host frame of the very guest frame asked for
     unsigned level;       ///< 2 if the aligned 2 MiB around it are contiguous and aligned in the host, else 1

@@ -97,7 +97,7 @@ LoadResult load_multiboot(const BootInfo& boot, GuestMemory& memory, EntryState&
   Placer place(memory, end);
   multiboot::Info info{};
   info.flags = multiboot::kInfoMemory | multiboot::kInfoCommandLine | multiboot::kInfoMap | multiboot::kInfoLoaderName;
-  info.mem_lower = 639;  // KiB: what lies below the extended BIOS data area
+  info.mem_lower = GuestMemory::kBiosPage << 12 >> 10;  // KiB
   info.mem_upper = static_cast<std::uint32_t>((memory.main_end() - kMiB) >> 10);
   if (boot.module_count > 1) {
     const BootModule& m = boot.modules[1];

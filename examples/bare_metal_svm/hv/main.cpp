@@ -2,6 +2,7 @@
 // From the loader's hands to the guest's first instruction.
 #include <new>
 
+#include "bios.hpp"
 #include "boot_modules.hpp"
 #include "cpu.hpp"
 #include "cpu_ops.hpp"
@@ -69,6 +70,8 @@ EntryState lay_out(Vm& vm, const BootInfo& boot, std::uint64_t spare, std::uint6
   };
   vm.memory.build(boot.memory, reserved_end, carve);
   if (vm.memory.main_end() < 2 * kBlock) refuse("not enough memory");
+
+  hook_bios(vm.memory);
 
   EntryState entry;
   LoadResult result = load_linux(boot, vm.memory, entry);

@@ -37,17 +37,28 @@ void do_out(const Write& w) noexcept {
   if (w.size == 4) out32(p, w.value);
 }
 
+// `control` is the upper byte of PM1a control; ACPI 6.4, 4.8.3.2.1. A machine that sleeps would wake with all of the
+// CPU's state gone, ours too: it is not put to sleep, and the run ends here. What the firmware does not name as a state
+// is for the machine to make sense of.
+void inspect_power(Cpu& cpu, unsigned control) noexcept {
+  constexpr unsigned kSleepEnable = 1U << 5, kTypeShift = 2, kTypeMask = 7;
+  if ((control & kSleepEnable) == 0) return;
+  const unsigned state = cpu.ports.sleep.state((control >> kTypeShift) & kTypeMask);
+  if (state == SleepTypes::kOff) return report(cpu, "power-off");
+  if (state == 0) return;
+  report(cpu, "suspend S", state);
+  stop(kStatusGuestLeft);
+}
+
 // Prints the report if this write ends the run, and keeps address line 20 on.
 void inspect(Cpu& cpu, Write& w) noexcept {
-  constexpr unsigned kSleepEnable = 0x20;  // bit 13 of PM1a control; ACPI 6.4, 4.8.3.2.1
-  if (cpu.ports.power != 0 && w.covers(cpu.ports.power + 1U) && (w.byte(cpu.ports.power + 1U) & kSleepEnable) != 0)
-    report(cpu, "power-off");
+  if (cpu.ports.power != 0 && w.covers(cpu.ports.power + 1U)) inspect_power(cpu, w.byte(cpu.ports.power + 1U));
   for (unsigned i = 0; i < kDebugExitPorts; ++i) {
     if (w.port == kDebugExit + i) report(cpu, "debug-exit ", w.value);
   }
   if (w.covers(kCom1Data)) cpu.ports.line_open = w.byte(kCom1Data) != '\n';
-  // A wider access there is one to the PCI address register.
-  if (w.port == kResetControl && w.size == 1 && (w.value & 4) != 0) report(cpu, "reset by port ", kResetControl);
+  // A wider access that begins one port below is one to the PCI address register.
+  if (w.port == kResetControl && (w.value & 4) != 0) report(cpu, "reset by port ", kResetControl);
   if (w.covers(kFastReset)) {
     if ((w.byte(kFastReset) & 1) != 0) report(cpu, "reset by port ", kFastReset);
     w.set(kFastReset, 2);

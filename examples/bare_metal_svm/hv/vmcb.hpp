@@ -47,7 +47,8 @@ static_assert(offsetof(Vmcb, cr2) == 0x640 && offsetof(Vmcb, g_pat) == 0x668);
 
 namespace intercept {
 inline constexpr std::uint32_t kIntr = 1U << 0, kNmi = 1U << 1, kInit = 1U << 3, kCpuid = 1U << 18, kInvlpg = 1U << 25,
-                               kInvlpga = 1U << 26, kIo = 1U << 27, kMsr = 1U << 28, kShutdown = 1U << 31;
+                               kInvlpga = 1U << 26, kIo = 1U << 27, kMsr = 1U << 28, kTaskSwitch = 1U << 29,
+                               kShutdown = 1U << 31;
 // In intercepts2: every instruction of SVM itself, VMRUN to SKINIT.
 inline constexpr std::uint32_t kSvmInstructions = 0x7F;
 }  // namespace intercept
@@ -55,7 +56,8 @@ inline constexpr std::uint32_t kSvmInstructions = 0x7F;
 namespace exit_code {
 inline constexpr std::uint32_t kCrRead = 0x00, kCrWrite = 0x10, kException = 0x40, kExceptionLast = 0x5F, kIntr = 0x60,
                                kNmi = 0x61, kInit = 0x63, kCpuid = 0x72, kInvlpg = 0x79, kInvlpga = 0x7A, kIo = 0x7B,
-                               kMsr = 0x7C, kShutdown = 0x7F, kVmrun = 0x80, kSkinit = 0x86, kInvalid = 0xFFFFFFFF;
+                               kMsr = 0x7C, kTaskSwitch = 0x7D, kShutdown = 0x7F, kVmrun = 0x80, kSkinit = 0x86,
+                               kInvalid = 0xFFFFFFFF;
 }
 
 /// EVENTINJ and EXITINTINFO share one layout. APM vol. 2, 15.20.
