@@ -78,6 +78,16 @@ struct Machine {
     return e.present;
   }
   bool writable(std::uint64_t gfn) { return at(gfn).rights.write(); }
+  /// Effects: what a CPU does that finds W in the leaf: A and D are set in it. Returns: whether W was there.
+  bool cpu_writes(std::uint64_t gfn) {
+    std::uint64_t table = vcpu->hw_state().cr3 & arch::Ept::kAddressBits;
+    for (unsigned l = 4;; --l) {
+      std::uint64_t& e = static_cast<std::uint64_t*>(host.to_virt(Hpa{table}))[Level{l}.index(gfn << 12)];
+      if ((e & arch::Ept::kWrite) == 0) return false;
+      if (arch::Ept::leaf(e, Level{l})) return (e |= arch::Ept::kAccessed | arch::Ept::kDirty) != 0;
+      table = e & arch::Ept::kAddressBits;
+    }
+  }
   void audit() {
     const AuditReport a = mmu.audit();
     INFO(std::string(a.first == nullptr ? "" : a.first));
@@ -130,6 +140,27 @@ TEST_CASE("F27 an invalidation takes what lies in its range, all of it and nothi
       CHECK(f.pages == high - low + 1);
     }
   m.audit();
+}
+TEST_CASE("F27 a range that ends where a slot begins, or begins where it ends, leaves its large pages alone") {
+  for (const unsigned level : {2U, 3U}) {
+    const std::uint64_t n = Level{level}.frames();
+    Machine m(level);
+    REQUIRE(m.mmu.add_slot(Gfn{n}, n).ok());
+    REQUIRE(m.touch(n + 5, true) == Kind::Resume);
+    CHECK(m.at(n).level == Level{level});
+    m.host.flushes.clear();
+    for (const std::uint64_t pages : {1U, 2U, 512U}) {
+      m.mmu.unmap(Gfn{n - pages}, pages);
+      m.mmu.unmap(Gfn{2 * n}, pages);
+      CHECK_FALSE(m.mmu.clear_young(Gfn{n - pages}, pages));
+      CHECK_FALSE(m.mmu.clear_young(Gfn{2 * n}, pages));
+      CHECK(m.present(n + 5));
+    }
+    CHECK(m.host.flushes.empty());
+    CHECK(m.mmu.clear_young(Gfn{n - 1}, 2));
+    m.mmu.unmap(Gfn{2 * n - 1}, 2);
+    CHECK_FALSE(m.present(n + 5));
+  }
 }
 TEST_CASE("F27 ranges that wrap end at the last gfn; a range of no page takes none") {
   Slotted m;
@@ -361,6 +392,17 @@ TEST_CASE("F19 ageing: the range and nothing else, at each page size, with the l
         CHECK(reader.test_young(Gfn{g}, 1) == young);
       }
     }
+  for (const std::uint64_t g : kBorders) {
+    if (!in_slot(g)) continue;
+    m.mmu.unmap(Gfn{0}, 2000);
+    REQUIRE(m.touch(g) == Kind::Resume);
+    for (const std::uint64_t first : kBorders)
+      for (const std::uint64_t end : kBorders) {
+        if (end < first) continue;
+        CHECK(m.mmu.test_young(Gfn{first}, end - first) == (g >= first && g < end));
+        CHECK(reader.test_young(Gfn{first}, end - first) == (g >= first && g < end));
+      }
+  }
   for (const unsigned level : {2U, 3U}) {
     const std::uint64_t n = Level{level}.frames();
     Machine big(level);
@@ -395,6 +437,7 @@ void each_word(DirtyMethod method, bool by_reader) {
   };
   const std::uint64_t words = Mmu::dirty_log_words(kLogPages);
   REQUIRE(words == 18);
+  REQUIRE(m.vcpu->enter() == EnterOutcome::Enter);
   std::uint64_t out[18];
   Gfns gfns{0, 36};
   for (std::uint64_t w = 0; w < words; ++w)
@@ -404,10 +447,8 @@ void each_word(DirtyMethod method, bool by_reader) {
   const auto bit_of = [&](std::uint64_t g) { return std::uint64_t{1} << ((g - kLogFirst) % 64); };
   const auto in_log = [](std::uint64_t g) { return g - kLogFirst < kLogPages; };
   const auto write_all = [&] {
-    for (const std::uint64_t g : gfns) REQUIRE(m.touch(g, true) == Kind::Resume);
-    // Hardware would set D at the next write of a page that W never left.
-    if (method == DirtyMethod::DirtyBit) m.mmu.unmap(Gfn{0}, 2000);
-    for (const std::uint64_t g : gfns) REQUIRE(m.touch(g, true) == Kind::Resume);
+    for (const std::uint64_t g : gfns)
+      if (!m.cpu_writes(g)) REQUIRE(m.touch(g, true) == Kind::Resume);
   };
   for (std::uint64_t first = 0; first <= words; ++first)
     for (std::uint64_t count = 0; first + count <= words; count += count < 2 || first + count + 1 == words ? 1 : 7) {
@@ -509,6 +550,67 @@ TEST_CASE("F20 a log that begins over large leaves takes W from each, tells of e
       m.audit();
     }
 }
+TEST_CASE("F20 a reader that takes a mark flushes its whole word, though no leaf says that the page may be written") {
+  Machine m;
+  REQUIRE(m.mmu.add_slot(Gfn{0}, 37).ok());
+  const SlotId slot = m.mmu.add_slot(Gfn{37}, 64 * 20).value();
+  REQUIRE(m.mmu.start_dirty_log(slot).ok());
+  Mmu::Reader reader(m.mmu);
+  std::uint64_t out[20];
+  for (std::uint64_t word = 0; word < 20; ++word)
+    for (const std::uint64_t bit : {0U, 31U, 63U}) {
+      m.mmu.guest_wrote(address_of(Gfn{37 + word * 64 + bit}), 8);
+      m.host.flushes.clear();
+      REQUIRE(reader.fetch_dirty_log(slot, 0, 20, out).ok());
+      CHECK(out[word] == std::uint64_t{1} << bit);
+      for (std::uint64_t g = 0; g < 37 + 64 * 20; ++g)
+        REQUIRE(m.host.flushed(g) == (g >= 37 + word * 64 && g < 37 + word * 64 + 64));
+    }
+  m.host.flushes.clear();
+  REQUIRE(reader.fetch_dirty_log(slot, 0, 20, out).ok());
+  CHECK(m.host.flushes.empty());
+}
+TEST_CASE("F20 a page that was only read is clean: no D, no mark; by D bits it may be written without a fault") {
+  for (const auto method : {DirtyMethod::WriteProtect, DirtyMethod::DirtyBit}) {
+    Machine m;
+    const SlotId slot = m.mmu.add_slot(Gfn{0}, 128).value();
+    REQUIRE(m.touch(5) == Kind::Resume);
+    REQUIRE(m.mmu.start_dirty_log(slot, method).ok());
+    REQUIRE(m.touch(6) == Kind::Resume);
+    std::uint64_t words[2];
+    REQUIRE(m.mmu.fetch_dirty_log(slot, 0, 2, words).ok());
+    CHECK((words[0] | words[1]) == 0);
+    CHECK(m.writable(6) == (method == DirtyMethod::DirtyBit));
+    m.mmu.unmap(Gfn{0}, 128);
+    CHECK(m.host.told.size() == 0);
+  }
+}
+TEST_CASE("F15 when a log ends, the 4 KiB leaves go of regions that may be large again, each of them; others stay") {
+  Mmu::Caps c;
+  c.nx_huge = true;
+  for (const unsigned level : {1U, 2U}) {
+    Machine m(level, c);
+    const SlotId slot = m.mmu.add_slot(Gfn{500}, 2048 - 500 + 12).value();  // ends of 12 gfns, three whole regions
+    REQUIRE(m.vcpu->handle_fault(Gva{1030 << 12}, pferr::kFetch).kind == Kind::Resume);  // the second is code's
+    REQUIRE(m.mmu.start_dirty_log(slot).ok());
+    const auto whole = [level](std::uint64_t g) { return level == 2 && g >= 512 && g < 2048 && g / 512 != 2; };
+    for (std::uint64_t g = 500; g < 2060; ++g) REQUIRE(m.touch(g, true) == Kind::Resume);
+    REQUIRE(m.mmu.stop_dirty_log(slot).ok());
+    for (std::uint64_t g = 500; g < 2060; ++g) REQUIRE(m.present(g) == !whole(g));
+    for (const std::uint64_t g : {505U, 512U, 1023U, 1024U, 1535U, 1536U, 2047U, 2048U}) {
+      REQUIRE(m.touch(g, true) == Kind::Resume);
+      CHECK(m.at(g).level == Level{whole(g) ? 2U : 1U});
+    }
+    m.audit();
+  }
+  // A slot that ends with its last region.
+  Machine m(2);
+  const SlotId slot = m.mmu.add_slot(Gfn{512}, 512).value();
+  REQUIRE(m.mmu.start_dirty_log(slot).ok());
+  REQUIRE(m.touch(1023, true) == Kind::Resume);
+  REQUIRE(m.mmu.stop_dirty_log(slot).ok());
+  CHECK_FALSE(m.present(1023));
+}
 TEST_CASE("F31 eager splits reach the large leaves at both ends of a slot, and map every frame where it was") {
   for (const unsigned level : {2U, 3U}) {
     const std::uint64_t n = Level{level}.frames();
@@ -593,6 +695,7 @@ TEST_CASE(
       unsigned asked = 0;
       m.host.kicked = [&] {
         asked += 1;
+        CHECK(m.touch(before, true) == (before >= 509 && before < 1030 ? Kind::Retry : Kind::Resume));
         for (const std::uint64_t g : {508U, 509U, 510U, 1029U, 1030U, 509U}) {
           CAPTURE(g);
           CHECK(m.touch(g, true) == (g >= 509 && g < 1030 ? Kind::Retry : Kind::Resume));
