@@ -14,8 +14,34 @@ struct Reached {
   FaultOutcome last{};           ///< the last of them
 };
 
+/// A Host in whose answers another agent acts, once: as a table is read, or as it is asked what backs a page.
+struct MeddledHost : TestHost {
+  using TestHost::TestHost;
+  void* guest_page(Gfn g) noexcept {
+    if (reads_until != 0 && --reads_until == 0)
+      if (auto m = std::exchange(at_read, nullptr)) m();
+    return TestHost::guest_page(g);
+  }
+  Backing backing(Gfn g, bool write) noexcept {
+    asked_to_write += write ? 1U : 0U;
+    if (auto m = std::exchange(at_backing, nullptr)) m();
+    Backing b = TestHost::backing(g, write);
+    if (g == special) b = instead;
+    return b;
+  }
+  void kick_and_wait(VcpuId v) noexcept {
+    TestHost::kick_and_wait(v);
+    if (auto m = std::exchange(at_kick, nullptr)) m();
+  }
+  std::function<void()> at_read, at_backing, at_kick;
+  unsigned reads_until = 0;  ///< the n-th read from now
+  unsigned asked_to_write = 0;
+  Gfn special{~std::uint64_t{0}};
+  Backing instead{};
+};
+
 /// A guest in any mode, its vCPU on a simulated CPU, the oracle beside it. Tables from gfn 16 on.
-template <class Mmu>
+template <class Mmu, class Host = TestHost>
 struct Driven {
   static constexpr std::uint64_t kPages = 3072;
   explicit Driven(typename Mmu::Caps c = caps46())
@@ -66,7 +92,8 @@ struct Driven {
     cpu.reload = false;
     REQUIRE(cpu.cpu.load(h) == sim::LoadOutcome::Ok);
   }
-  Reached access(std::uint64_t a, AccessRequest r, CpuMode m) {
+  /// `store`: what the access writes, while its windows are open.
+  Reached access(std::uint64_t a, AccessRequest r, CpuMode m, const std::function<void()>& store = nullptr) {
     Reached got;
     bool window = false;
     for (; got.faults < 16; ++got.faults) {
@@ -79,6 +106,7 @@ struct Driven {
       const Kind k = got.last.kind;
       if (!got.ok && k == Kind::Emulate && vcpu->begin_write_window(got.last).ok()) window = true;
       if (!got.ok && (k == Kind::Resume || k == Kind::Retry || k == Kind::Emulate)) continue;
+      if (got.ok && store) store();
       if (window) vcpu->end_write_windows();
       got.error_code = got.last.error_code;
       return got;
@@ -100,6 +128,7 @@ struct Driven {
     const auto want = oracle(a, r, m);
     const Reached got = access(a, r, m);
     if (want.fault) return !got.ok && got.last.kind == Kind::InjectPageFault && got.error_code == want.error_code;
+    if (!oracle(a, r, m).updates.empty()) return false;  // A and D that the access owes
     const Gfn gfn = frame_of(want.gpa);
     if (gfn.value() >= kPages) return !got.ok && got.last.kind == Kind::Mmio && got.last.gpa == want.gpa;
     return got.ok && frame_of(got.hpa) == host.backing(gfn, false).pfn;
@@ -114,7 +143,7 @@ struct Driven {
   }
 
   typename Mmu::Caps caps;
-  TestHost host{kPages, 8192};
+  Host host{kPages, 8192};
   Mmu mmu;
   GuestModel guest{host};
   TestCpu cpu;

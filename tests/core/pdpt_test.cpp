@@ -6,9 +6,16 @@
 namespace {
 using namespace shadowmmu;
 using namespace shadowmmu::test;
-using Mmu = ShadowMmu<arch::X86_64, lock::Spin, reclaim::Fifo, TestHost>;
-using Guest = Driven<Mmu>;
+/// One gfn far away holds what gfn 10 does.
+struct FarHost : TestHost {
+  using TestHost::TestHost;
+  void* guest_page(Gfn g) noexcept { return TestHost::guest_page(g == alias ? Gfn{10} : g); }
+  Gfn alias{~std::uint64_t{0}};
+};
+using Mmu = ShadowMmu<arch::X86_64, lock::Spin, reclaim::Fifo, FarHost>;
+using Guest = Driven<Mmu, FarHost>;
 
+constexpr std::uint64_t kPagesOfMemory = Guest::kPages;
 constexpr std::uint64_t kGib = std::uint64_t{1} << 30;
 constexpr AccessRequest kRead{false, false, true};
 constexpr CpuMode kUserMode{3, false};
@@ -75,11 +82,25 @@ TEST_CASE("F13 only CR3's low 32 bits count outside long mode; the page is any o
     g.load(10 << 12 | 96 | std::uint64_t{1} << bit);
     REQUIRE(g.leads_to(1));
   }
-  // Above the memory that there is nothing can be read: not present, all four.
-  for (unsigned bit = 24; bit < 32; ++bit) {
-    g.load(std::uint64_t{1} << bit | 10 << 12);
-    for (unsigned i = 0; i < 4; ++i) CHECK(g.access(i * kGib, kRead, kUserMode).error_code == pferr::kUser);
+  // Each bit that is left names another frame; where there is no memory all four are absent.
+  for (unsigned bit = 12; bit < 32; ++bit) {
+    CAPTURE(bit);
+    const std::uint64_t gfn = (std::uint64_t{1} << (bit - 12)) | 1 << 11;
+    const std::uint64_t cr3 = gfn << 12 | 96;
+    if (gfn < kPagesOfMemory && gfn != 1 << 11) {
+      g.set_pdpt(gfn, 96, bit % 7);
+      g.load(cr3);
+      REQUIRE(g.leads_to(bit % 7));
+    } else if (gfn >= kPagesOfMemory) {
+      g.load(cr3);
+      for (unsigned i = 0; i < 4; ++i) CHECK(g.access(i * kGib, kRead, kUserMode).error_code == pferr::kUser);
+    }
   }
+  // The highest frame that 32 bits can name.
+  g.host.alias = Gfn{0xf'ffff};
+  REQUIRE(g.mmu.add_slot(Gfn{0xf'ffff}, 1).ok());
+  g.load(0xffff'f060);
+  REQUIRE(g.leads_to(1));
 }
 TEST_CASE("F13 an absent PDPTE faults as the guest's, at each place, whatever its other bits; the others go on") {
   for (const bool nxe : {false, true}) {
@@ -324,6 +345,7 @@ TEST_CASE(
         g.guest.map(Mode::Bits32, 2 << 12, kSmall, 600, 7);
         if (on) g.guest.map(Mode::Bits32, 2 << 12, kLarge, 0, 7, 2);
         g.run(Mode::Bits32, 2 << 12, cr0::kWp, on ? cr4::kPse : 0, 0);
+        if (!on) static_cast<void>(g.host.write(Gpa{(2 << 12) + 4 * (kSmall >> 22)}, 1, 0xa7));  // bit 7: ignored
         each_bit(g, {{kSmall, 2}, {kSmall, 1}});
         if (on) each_bit(g, {{kLarge, 2}});
         CHECK(g.mmu.audit().violations == 0);

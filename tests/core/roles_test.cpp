@@ -244,6 +244,22 @@ TEST_CASE("a write-protected page stays so when its table is synced") {
   CHECK_FALSE(u.vcpu->lookup(Gva{kSmall}).rights.write());
   CHECK(u.mmu.audit().violations == 0);
 }
+TEST_CASE("8.8 SMEP and SMAP make other pages only while WP is clear: with WP set every page serves on") {
+  Guest g;
+  const auto at = map_all_rights(g, Mode::Long4);
+  for (const bool wp : {true, false}) {
+    g.run(Mode::Long4, kRoot, wp ? cr0::kWp : 0, 0, efer::kNxe);
+    for (const std::uint64_t a : at) REQUIRE(g.as_the_oracle(a, {}, {0, true}));
+    for (const std::uint64_t bit : {cr4::kSmep, cr4::kSmap}) {
+      const std::uint64_t created = g.mmu.stats().pages_created;
+      Controls c = g.vcpu->controls();
+      c.cr4 ^= bit;
+      g.set(Mode::Long4, c);
+      for (const std::uint64_t a : at) REQUIRE(g.as_the_oracle(a, {}, {0, true}));
+      CHECK((g.mmu.stats().pages_created == created) == wp);
+    }
+  }
+}
 TEST_CASE("PCIDE is refused with any of CR3's low 12 bits set, and outside long mode") {
   Mmu::Caps c = Guest::caps46();
   c.pcid = true;
