@@ -23,7 +23,7 @@ struct Default {
   /// Addresses that one instruction with the event that it delivers may need at once: what the least limit is made of.
   /// Sixteen is x86's worst case. Tests take fewer, so that small worlds reach the limit.
   static constexpr unsigned kInstructionAddresses = 16;
-  static constexpr unsigned kLongChain = 1000;  ///< rmap entries of one gfn before the chain is zapped whole
+  static constexpr unsigned kLongChain = 392;  ///< rmap entries of one gfn before the chain is zapped whole
   static constexpr SlotRemoval kSlotRemoval = SlotRemoval::All;
   static constexpr Teardown kTeardown = Teardown::Hold;
   static constexpr unsigned kDeferredPages = 64;      ///< unlinked pages that may wait for lockless readers

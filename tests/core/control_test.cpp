@@ -208,6 +208,7 @@ TEST_CASE("PCID: bit 63 keeps no translation for a PCID that cannot have cached 
 TEST_CASE("PCID: a load of the same CR3 with bit 63 may keep what this PCID has, and does") {
   SharedTables t;
   t.load(1 << 12 | 1);
+  REQUIRE(read_fault(*t.v, 0x4000).kind == Kind::Resume);
   REQUIRE(write_fault(*t.v, 0x20'0000).kind == Kind::Resume);
   t.b->table(5)[3] = 303 << 12 | kPage;
   REQUIRE(read_fault(*t.v, 0x3000).kind == Kind::Resume);

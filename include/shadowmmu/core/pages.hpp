@@ -80,7 +80,7 @@ FlushOwed account_shadowed(S& s, Structure<S> h, typename S::Page& p, Magazine& 
 /// What a guest could make long without end is kept short as a page is made. Pages of one guest table: of one level at
 /// most kMostOfTable, which are as many roles as hardly any guest has; obsolete ones, which nobody looks for, a few.
 /// Parents of one page: kMostParents.
-inline constexpr unsigned kMostOfTable = 128, kObsoleteOfTable = 4, kThinAtOnce = 8, kMostParents = 1024;
+inline constexpr unsigned kMostOfTable = 128, kObsoleteOfTable = 4, kThinAtOnce = 8, kMostParents = 336;
 static_assert(5 * kMostOfTable < 0xffff, "TrackCount counts them in 16 bits");
 
 /// Effects: makes sure that few obsolete pages and fewer than kMostOfTable pages of this level shadow the gfn, roots in
