@@ -101,9 +101,9 @@ def scenario_lines(root):
 
 def script_lines(root):
     """What the script itself counts as tests."""
-    scripts = [root / "dev", *sorted((root / "tests/tools").glob("*.sh"))]
+    scripts = [root / "dev", *(s for s in sorted((root / "tests/tools").glob("*.sh")) if "_test" not in s.name)]
     for script in scripts:
-        for name in re.findall(r'\bchecked "([^"$]+)"', script.read_text()):
+        for name in re.findall(r'\b(?:checked|guest) "([^"$]+)"', script.read_text()):
             yield f"script: {name}"
 
 

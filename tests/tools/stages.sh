@@ -56,6 +56,12 @@ run_stages() {
   done
 }
 
+# Ends what still runs, where the whole run is told to end.
+stop_stages() {
+  local p
+  for p in $(builtin jobs -p); do kill "$p" 2>/dev/null; done
+}
+
 # progress STAGE...   what each does now, and how far it is where its log says so: [12/90] of Ninja, 12/90 of CTest and of
 # the planted bugs.
 progress() {
