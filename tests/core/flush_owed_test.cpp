@@ -191,6 +191,22 @@ TEST_CASE("an entry that is replaced: D is not lost whatever rights come and go,
           }
   }
 }
+TEST_CASE(
+    "8.17 INVLPG that narrows or drops an entry flushes everybody: whoever may write the page by his TLB is stopped") {
+  for (const Mode m : {Mode::Long4, Mode::Pae, Mode::Bits32})
+    for (const std::uint64_t now : {0x65U, 0x63U, 0x27U, 0x47U, 0x66U, 0x67U}) {
+      CAPTURE(now);
+      Edited g(m);
+      REQUIRE(g.fault({{true, false, true}, {3, false}}).kind == Kind::Resume);
+      g.let_go();
+      g.put(0, 600 << 12 | now);
+      FlushLog log(g.host);
+      g.vcpu->invlpg(Gva{kAt});
+      CHECK(log.everyone() == (now != 0x67));
+      CHECK(log.seen.back().vcpus == VcpuId{0});
+      CHECK(log.seen.back().scope == FlushRequest::Scope::Range);
+    }
+}
 TEST_CASE("F18 a page that was only read is not told of as written; one that is written is, by fault or by the CPU") {
   for (const unsigned how : {0U, 1U, 2U}) {
     Edited g;
@@ -279,9 +295,16 @@ TEST_CASE("4.6 the greatest gfn that an entry can name, and the next") {
   g.vcpu->invlpg(Gva{0x6000'0000});
   REQUIRE(g.as_the_oracle(kAt + 6, {}, {}));
   CHECK(g.mmu.stats().mmio_hits == 1);
-  g.start(std::uint64_t{1} << 44 | 0x67);
-  for (int i = 0; i < 3; ++i) REQUIRE(g.as_the_oracle(kAt, {}, {}));
-  CHECK(g.mmu.stats().mmio_hits == 1);
+  const Counters before = g.mmu.stats();
+  for (const unsigned bit : {44U, 45U})
+    for (unsigned i = 0; i < 4; ++i) {
+      g.start(std::uint64_t{1} << bit | 0x67);
+      REQUIRE(g.as_the_oracle(kAt, {}, {}));
+      if (i % 2 == 1) g.vcpu->invlpg(Gva{0x6000'0000});
+      REQUIRE(g.as_the_oracle(kAt + i, {}, {}));
+    }
+  CHECK(g.mmu.stats().mmio_hits == before.mmio_hits);
+  CHECK(g.mmu.stats().mmio_cached == before.mmio_cached);
 }
 
 // --- what must be read before the walk ---------------------------------------------------------------------------

@@ -160,6 +160,19 @@ TEST_CASE(
   CHECK(g.mmu.audit().violations == 0);
 }
 
+TEST_CASE("F12 a neighbour that maps a synced table is not let write it") {
+  Full g;
+  g.put(2, g.leaf | 0x67);
+  REQUIRE(g.fault(0) == Kind::Resume);
+  g.start();
+  REQUIRE(g.fault(1) == Kind::Resume);
+  CHECK(g.at(2).present);
+  CHECK(g.at(3).rights.write());
+  CHECK_FALSE(g.at(2).rights.write());
+  CHECK(g.mmu.stats().pages_unsynced == 0);
+  CHECK(g.mmu.audit().violations == 0);
+}
+
 // --- writes to tables --------------------------------------------------------------------------------------------
 TEST_CASE("F8 a reported write takes the entries whose bytes it touches and no other, at each offset and length") {
   for (const Mode m : {Mode::Long4, Mode::Bits32}) {
@@ -177,7 +190,10 @@ TEST_CASE("F8 a reported write takes the entries whose bytes it touches and no o
             if (!g.at(n).present) REQUIRE(g.fault(n) == Kind::Resume);
           const std::uint64_t aligned_to = bytes < width ? bytes : width;
           const bool odd = bytes != 1 && (bytes < 4 || off % aligned_to != 0);
+          const std::uint64_t apart = (i + g.entries / 2) % g.entries;  // the same index in the other quadrant
+          if (!g.at(apart).present) REQUIRE(g.fault(apart) == Kind::Resume);
           g.mmu.guest_wrote(Gpa{g.leaf + off}, bytes);
+          if (!odd) CHECK(g.at(apart).present);
           for (std::uint64_t n = i - 1; n < i + 5 && n < g.entries; ++n) {
             const bool hit = n * width < off + bytes && (n + 1) * width > off;
             if (hit) CHECK_FALSE(g.at(n).present);
@@ -259,26 +275,48 @@ TEST_CASE("a window sees each entry that its instruction changes: the first, the
     for (const std::uint64_t i : slots) {
       if (m == Mode::Long4 && i >= 512) continue;
       CAPTURE(i);
-      for (const unsigned wide : {4U, 8U}) {
+      for (const unsigned wide : {4U, 8U, 16U}) {
         for (const std::uint64_t n : slots)
           if (m == Mode::Bits32 || n < 512) REQUIRE(g.access(n << shift, kRead, kUserMode).ok);
         // An instruction of so many bytes clears the entry (and its neighbour, where they are narrower).
         const Gpa at{(dir + i * width) & ~std::uint64_t{wide - 1}};
-        std::uint64_t was = 0;
-        REQUIRE(g.host.read(at, wide, was));
+        const unsigned word = wide < 8 ? wide : 8U;
+        std::uint64_t was[2] = {};
+        for (unsigned w = 0; w < wide / word; ++w) REQUIRE(g.host.read(at + w * 8, word, was[w]));
         const std::uint64_t a = alias + (at.value() & kPageMask);
-        const auto store = [&](std::uint64_t v) {
-          REQUIRE(g.access(a, kWrite, kUserMode, [&] { static_cast<void>(g.host.write(at, wide, v)); }).ok);
+        const auto store = [&](std::uint64_t mask) {
+          const auto write = [&] {
+            for (unsigned w = 0; w < wide / word; ++w) static_cast<void>(g.host.write(at + w * 8, word, was[w] & mask));
+          };
+          REQUIRE(g.access(a, kWrite, kUserMode, write).ok);
         };
         store(0);
         for (const std::uint64_t n : slots)
-          if ((m == Mode::Bits32 || n < 512) && n != 5) REQUIRE(g.as_the_oracle(n << shift, kRead, kUserMode));
-        store(was);
+          if (m == Mode::Bits32 || n < 512) REQUIRE(g.as_the_oracle(n << shift, kRead, kUserMode));
+        store(~std::uint64_t{0});
         for (const std::uint64_t n : slots)
           if (m == Mode::Bits32 || n < 512) REQUIRE(g.as_the_oracle(n << shift, kRead, kUserMode));
       }
     }
     CHECK(g.mmu.audit().violations == 0);
+  }
+}
+TEST_CASE(
+    "F17 a window for a supervisor's write to a read-only user page leaves nothing behind, large pages included") {
+  for (const unsigned level : {1U, 2U}) {
+    Guest g;
+    g.host.use_large_pages(3);
+    g.guest.map(Mode::Long4, kRoot, 0x8000'0000, 1024, 0x65, level);
+    g.run(Mode::Long4, kRoot, 0, cr4::kSmap, efer::kNxe);
+    bool seen = false;
+    const auto inside = [&] {
+      const EntryInfo e = g.vcpu->lookup(Gva{0x8000'0000});
+      seen = e.rights.write() && e.level == Level{level};
+    };
+    REQUIRE(g.access(0x8000'0000, {true, false, false}, {0, true}, inside).ok);
+    CHECK(seen);
+    CHECK_FALSE(g.vcpu->lookup(Gva{0x8000'0000}).present);
+    for (const EachAccess& x : kAccesses) REQUIRE(g.as_the_oracle(0x8000'0000, x.request, x.mode));
   }
 }
 TEST_CASE("F10 a table let go unsync is found at a flush, at whichever entries of the levels above it hangs") {

@@ -244,6 +244,24 @@ TEST_CASE("a write-protected page stays so when its table is synced") {
   CHECK_FALSE(u.vcpu->lookup(Gva{kSmall}).rights.write());
   CHECK(u.mmu.audit().violations == 0);
 }
+TEST_CASE("F3 one frame as the begin of a large page and as a leaf table: two pages, in either order") {
+  for (const bool table_first : {false, true}) {
+    Guest g;
+    g.guest.map(Mode::Long4, kRoot, kLarge, 1024, 0x67, 2);
+    g.guest.map(Mode::Long4, kRoot, kSmall, 600, 0x67);
+    g.guest.mode = Mode::Long4;
+    g.guest.cr3 = kRoot;
+    static_cast<void>(g.host.write(g.entry_of(kSmall, 2), 8, 1024 << 12 | 0x67));
+    for (std::uint64_t i = 0; i < 512; ++i) g.table(1024)[i] = (600 + i) << 12 | 0x67;
+    g.run(Mode::Long4, kRoot, cr0::kWp, 0, efer::kNxe);
+    for (unsigned round = 0; round < 4; ++round)
+      for (std::uint64_t i = 0; i < 512; i += 73) {
+        const std::uint64_t a = (round % 2 == 0) == table_first ? kSmall : kLarge;
+        REQUIRE(g.as_the_oracle(a + (i << 12), {false, false, true}, {3, false}));
+      }
+    CHECK(g.mmu.audit().violations == 0);
+  }
+}
 TEST_CASE("8.8 SMEP and SMAP make other pages only while WP is clear: with WP set every page serves on") {
   Guest g;
   const auto at = map_all_rights(g, Mode::Long4);

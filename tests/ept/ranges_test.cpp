@@ -40,6 +40,8 @@ struct RangeHost : host::Arena {
   }
   Backing::Kind kind = Backing::Kind::Memory;
   MemoryType type = MemoryType::WriteBack;
+  bool should_yield() noexcept { return yield_at_once; }
+  bool yield_at_once = false;
   std::function<void()> meddle, kicked;
   /// What the Mmu said was written.
   struct Told {
@@ -140,6 +142,22 @@ TEST_CASE("F27 an invalidation takes what lies in its range, all of it and nothi
       CHECK(f.pages == high - low + 1);
     }
   m.audit();
+}
+TEST_CASE("F30 long work that lets the lock go has flushed by then what it took; each page is flushed once") {
+  Machine m;
+  REQUIRE(m.mmu.add_slot(Gfn{0}, 4096).ok());
+  for (std::uint64_t g = 0; g < 4096; ++g) REQUIRE(m.touch(g, true) == Kind::Resume);
+  m.host.yield_at_once = true;
+  m.host.flushes.clear();
+  m.mmu.unmap(Gfn{7}, 4000);
+  CHECK(m.mmu.stats().yields >= 4);
+  CHECK(m.host.flushes.size() == m.mmu.stats().yields + 1);
+  std::uint64_t at = 7;
+  for (const FlushRequest& f : m.host.flushes) {
+    CHECK(f.first == at);
+    at += f.pages;
+  }
+  CHECK(at == 4007);
 }
 TEST_CASE("F27 a range that ends where a slot begins, or begins where it ends, leaves its large pages alone") {
   for (const unsigned level : {2U, 3U}) {
