@@ -75,16 +75,39 @@ def unlocked(args):
     return failures
 
 
+def locked(args):
+    """Functions named by lines `// locked: NAME N` hold at most N locked instructions and full fences, nothing inlined
+    elsewhere: a promise about the fast paths of a lock with readers that each compiler must keep."""
+    listing = run(["objdump", "-d", "--no-show-raw-insn", str(compile_object(args))]).stdout
+    counts, where = {}, "?"
+    for line in listing.splitlines():
+        if m := re.search(r"<([^>+]+)>:$", line):
+            where = m[1]
+            counts.setdefault(where, 0)
+        elif re.search(r"\t(lock\b|xchg\b.*\(|mfence\b)", line):
+            counts[where] += 1
+    wanted = re.findall(r"^// locked: (\S+) (\d+)$", args.source.read_text(), re.M)
+    failures = [] if wanted else [f"{args.source.name}: no line '// locked: NAME N'"]
+    for name, most in wanted:
+        if name not in counts:
+            failures.append(f"{args.source.name}: no code for {name}")
+        elif counts[name] > int(most):
+            failures.append(f"{name}: {counts[name]} locked instructions and fences, {most} allowed")
+        else:
+            print(f"{name}: {counts[name]} of {most}")
+    return failures
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__)
     p.add_argument("--compiler", required=True)
     p.add_argument("--include", required=True, type=pathlib.Path)
     p.add_argument("--work", required=True, type=pathlib.Path)
-    p.add_argument("mode", choices=["headers", "undefined", "unlocked"])
+    p.add_argument("mode", choices=["headers", "undefined", "unlocked", "locked"])
     p.add_argument("source", nargs="?", type=pathlib.Path)
     args = p.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
-    failures = {"headers": headers, "undefined": undefined, "unlocked": unlocked}[args.mode](args)
+    failures = {"headers": headers, "undefined": undefined, "unlocked": unlocked, "locked": locked}[args.mode](args)
     for f in failures:
         print("error:", f)
     sys.exit(1 if failures else 0)

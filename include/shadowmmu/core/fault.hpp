@@ -367,7 +367,7 @@ void remember_mmio(Fault<S>& f) noexcept {
 /// between has refused an implicit access: the guest gets its fault. A write has set D by then, which the guest may
 /// take for a write that came first. Source: SDM vol. 3, 4.6.1.
 template <class S>
-[[nodiscard]] FaultOutcome explain_spurious(Fault<S>& f, ExclusiveGuard<S>& g) noexcept {
+[[nodiscard]] FaultOutcome explain_spurious(Fault<S>& f) noexcept {
   constexpr unsigned kDoubts = 2;
   auto& v = f.v;
   const std::uint64_t page = f.address.value() >> kPageShift;
@@ -377,7 +377,7 @@ template <class S>
   }
   v.doubt = Doubt{page, v.doubt.page == page ? v.doubt.times + 1U : 1U};
   if (v.doubt.times <= kDoubts) {
-    g.owe(FlushOwed::range(page, 1));
+    f.s.flush(FlushOwed::range(page, 1), v.id);  // by guest address: this vCPU alone knows it by that
     return FaultOutcome::of(FaultOutcome::Kind::Resume);
   }
   v.doubt = Doubt{};
@@ -404,12 +404,12 @@ template <class S>
   }
   switch (fetch(f, g)) {
     case Fetched::Fixed:
-      f.v.doubt = Doubt{};
+      if (f.v.doubt.times != 0) f.v.doubt = Doubt{};
       s.stats.add(&Counters::faults_fixed);
       return FaultOutcome::of(Kind::Resume);
     case Fetched::Spurious:
       s.stats.add(&Counters::faults_spurious);
-      return explain_spurious(f, g);
+      return explain_spurious(f);
     case Fetched::WriteRefused: {
       s.stats.add(&Counters::faults_emulated);
       FaultOutcome o =
