@@ -307,4 +307,17 @@ TEST_CASE("SMAP: an explicit access with AC is let through, and a TLB that is be
     REQUIRE(t.v.enter() == EnterOutcome::Enter);
   }
 }
+TEST_CASE("SMAP: faults on an entry that was not present, and that another vCPU fills first, are no refusals") {
+  UnderSmap t;
+  Mmu::Vcpu other(t.b.mmu, VcpuId{1});
+  REQUIRE(other.set_control(t.v.controls()) == ControlOutcome::Done);
+  REQUIRE(other.set_cr3(1 << 12) == ControlOutcome::Done);
+  REQUIRE(other.enter() == EnterOutcome::Enter);
+  REQUIRE(t.v.enter() == EnterOutcome::Enter);
+  for (unsigned n = 0; n < 6; ++n) {
+    t.b.mmu.unmap(Gfn{400});
+    REQUIRE(other.handle_fault(Gva{kAt}, 0, CpuMode{0, true}).kind == Kind::Resume);
+    CHECK(t.v.handle_fault(Gva{kAt}, 0, CpuMode{0, true}).kind == Kind::Resume);
+  }
+}
 }  // namespace

@@ -122,6 +122,32 @@ TEST_CASE("another vCPU that makes pages without end does not keep an instructio
   });
 }
 
+TEST_CASE("what a guest replaced of held paths makes room: tables changed one by one, and whole subtrees") {
+  each_policy([] {
+    for (const std::uint32_t limit : {49U, 64U, 80U}) {
+      CAPTURE(limit);
+      Far f;
+      Mmu::Vcpu v(f.mmu);
+      f.mmu.set_limit(limit);
+      run_long(v, 1);
+      CHECK(completes(v, f.far[0], 2000, [] {}));
+      for (unsigned round = 0; round < 8; ++round) {
+        for (unsigned i = 0; i < kAddresses; ++i) {
+          const std::uint64_t a = f.far[0][i];
+          const unsigned l = round % 2 == 0 ? 3 : 2;  // the guest replaces a directory and its table, or a table alone
+          std::uint64_t t = 1;
+          for (unsigned k = 4; k > l; --k) t = f.table(t)[Level{k}.index(a)] >> 12 & 0xffff'ffff;
+          f.table(t)[Level{l}.index(a)] = 0;
+          f.map(1, a, 3100 + round * 16 + i);
+          f.mmu.guest_wrote(Gpa{(t << 12) + Level{l}.index(a) * 8}, 8);
+        }
+        CHECK(completes(v, f.far[0], 4000, [] {}));
+      }
+      CHECK(f.mmu.audit().violations == 0);
+    }
+  });
+}
+
 TEST_CASE("a vCPU that gets on holds nothing, and lets go what it held") {
   Far f;
   Mmu::Vcpu v(f.mmu);

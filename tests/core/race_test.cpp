@@ -114,6 +114,29 @@ TEST_CASE("Host answers: pending, poisoned, read-only, gone") {
   CHECK_FALSE(v.lookup(Gva{0x40'0000}).rights.write());
   CHECK(b.mmu.audit().violations == 0);
 }
+TEST_CASE("a large page's entry changes between walk and lock, in a table that was not shadowed before: not linked") {
+  for (const std::uint64_t instead : {std::uint64_t{0}, std::uint64_t{512 << 12 | 0xa7}}) {
+    CAPTURE(instead);
+    MeddlingHost host(1024, 4096);
+    Mmu mmu(host);
+    REQUIRE(mmu.add_slot(Gfn{0}, 1024).ok());
+    const auto table = [&](std::uint64_t g) { return static_cast<std::uint64_t*>(host.guest_page(Gfn{g})); };
+    table(1)[0] = 2 << 12 | kPage;
+    table(2)[0] = 3 << 12 | kPage;
+    table(2)[1] = 4 << 12 | kPage;
+    table(3)[0] = table(4)[0] = 512 << 12 | 0xe7;  // both directories map the same 2 MiB
+    Mmu::Vcpu v(mmu);
+    run_long(v, 1);
+    REQUIRE(write_fault(v, 0x5000).kind == Kind::Resume);  // the direct child has a leaf
+    constexpr std::uint64_t kOther = 0x4000'5000;
+    host.meddle = [&] { table(4)[0] = instead; };  // another vCPU, with no exit: directory 4 is not shadowed yet
+    CHECK(write_fault(v, kOther).kind == Kind::Retry);
+    v.invlpg(Gva{kOther});
+    CHECK_FALSE(v.lookup(Gva{kOther}).present);
+    CHECK(table(4)[0] == instead);
+    CHECK(mmu.audit().violations == 0);
+  }
+}
 
 /// Runs a turn right before the lock is taken.
 struct TurnLock : lock::Spin {

@@ -257,6 +257,9 @@ template <class S>
         goal = goal_level(f, g);
       }
     } else {
+      // The guest's table is tracked from here on; before it was, the guest may have changed the entry unseen. What the
+      // entry leads to may have leaves already, so that the look comes before the link.
+      if (!p->role.direct() && !gpte_unchanged(f, f.walk.level)) return Fetched::Retry;
       // Keyed by all that the tables say of the page, D included, and not by what CR0.WP = 0 makes of it: an
       // instruction that executes from and writes to one large page needs both entries in one child.
       const Role role = v.role.with_access(f.granted).with_clean(!direct_mode && f.walk.clean);

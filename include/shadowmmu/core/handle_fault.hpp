@@ -110,7 +110,8 @@ template <class S>
   if (!v.magazine.ready() && !supply(s, v)) return FaultOutcome::of(Kind::OutOfMemory);
   Fault<S> f(s, v, address, request);
   f.mmio_generation = mmio_generation;
-  f.smap_lifted = v.paging.smap() && !smap_enforced && !request.user && !request.fetch;
+  f.smap_lifted = v.paging.smap() && !smap_enforced && !request.user && !request.fetch &&
+                  (error_code & (pferr::kPresent | pferr::kReserved)) == pferr::kPresent;
   const Resolved r = [&]() noexcept {
     const ReadSection<S> section(s, v.reader);
     hint_path(s, v, address);  // the guest's tables are walked meanwhile

@@ -20,6 +20,14 @@
 ///     free --(32 repeats in a row)--> holding --(another address, another root)--> free
 namespace shadowmmu::core {
 
+/// Effects: v collects anew. Complexity: O(pages held).
+template <class S>
+void forget_held(S& s, typename S::Vcpu& v) noexcept {
+  auto& h = v.holding;
+  while (h.count != 0)
+    if (auto* p = s.strong(h.page[--h.count]); p != nullptr) p->held = static_cast<std::uint16_t>(p->held - 1U);
+}
+
 /// Effects: v holds no page any more. Complexity: O(pages held).
 template <class S>
 void let_go(S& s, typename S::Vcpu& v) noexcept {
@@ -27,8 +35,7 @@ void let_go(S& s, typename S::Vcpu& v) noexcept {
   if (h.on) s.holders -= 1;
   h.on = false;
   h.repeats = 0;
-  while (h.count != 0)
-    if (auto* p = s.strong(h.page[--h.count]); p != nullptr) p->held = static_cast<std::uint16_t>(p->held - 1U);
+  forget_held(s, v);
 }
 
 /// Effects: a fault of v's at this address is about to make a page at the limit. Complexity: O(addresses).
@@ -51,20 +58,15 @@ void note_making(S& s, typename S::Vcpu& v, std::uint64_t address) noexcept {
 }
 
 /// Effects: where v is holding, p stays until v lets go. Requires: p is on the path of an address that was noted.
-/// Complexity: O(pages held), and O(1) where v is not holding.
+/// Complexity: O(pages held); O(1) where v is not holding.
 template <class S>
 void hold(S& s, typename S::Vcpu& v, typename S::Page& p) noexcept {
   auto& h = v.holding;
   if (!h.on) return;
   for (unsigned i = 0; i < h.count; ++i)
     if (s.strong(h.page[i]) == &p) return;
-  for (unsigned i = 0; i < h.count; ++i) {
-    if (s.strong(h.page[i]) != nullptr) continue;  // zapped for another reason meanwhile: its place is free
-    h.page[i] = WeakPage{p.index, p.serial};
-    p.held = static_cast<std::uint16_t>(p.held + 1U);
-    return;
-  }
-  if (h.count == h.kPages) return;
+  // A full list holds pages that the guest has replaced by others meanwhile.
+  if (h.count == h.kPages) forget_held(s, v);
   h.page[h.count++] = WeakPage{p.index, p.serial};
   p.held = static_cast<std::uint16_t>(p.held + 1U);
 }

@@ -159,8 +159,9 @@ class Slot {
     std::uint64_t* w = log_word(i >> 6U);
     if (w == nullptr) return;
     const std::uint64_t bit = std::uint64_t{1} << (i & 63U);
-    std::uint64_t old = Memory::template load<memory::Order::SeqCst>(*w);
-    while ((old & bit) == 0 && !Memory::template compare_exchange<memory::Order::AcqRel>(*w, old, old | bit)) {
+    for (;;) {
+      std::uint64_t old = Memory::template load<memory::Order::SeqCst>(*w);
+      if ((old & bit) != 0 || Memory::template compare_exchange<memory::Order::AcqRel>(*w, old, old | bit)) return;
     }
   }
   /// Effects: makes the log, all clear; marks may come as soon as a part of it is there. Errors: false where the Host

@@ -11,10 +11,10 @@ namespace shadowmmu::core {
 /// Pages that one fault or root load may take.
 inline constexpr unsigned kPagesAhead = 5;
 
-/// Whether eviction must pass the page by.
+/// Whether eviction must pass the page by. What is held serves nobody once no entry leads to it.
 template <class S>
 [[nodiscard]] bool not_now(const typename S::Page& p) noexcept {
-  return p.roots != 0 || p.walked || p.held != 0;
+  return p.roots != 0 || p.walked || (p.held != 0 && !S::Parents::empty(p.parents));
 }
 
 /// What a policy may learn about a page.
@@ -138,7 +138,7 @@ std::uint32_t evict(S& s, ExclusiveGuard<S>& g, std::uint64_t want, std::uint32_
 }
 
 /// Pages evicted in one critical section where more are asked for.
-inline constexpr std::uint32_t kEvictAtOnce = 64;
+inline constexpr std::uint32_t kEvictAtOnce = 8;
 
 /// Effects: frees up to n pages, the lock let go between slices. Returns: how many.
 template <class S>
@@ -175,7 +175,10 @@ template <class S>
   const EvictionPlan plan = plan_of(s);
   if (s.used < s.limit || plan.when == EvictionPlan::When::BeforeWalk) return true;
   if (!s.dropped.empty()) g.settle();
-  if (s.used >= s.limit) evict(s, g, plan.wanted(s.limit));
+  if (s.used >= s.limit && evict(s, g, plan.wanted(s.limit)) == 0 && s.holders != 0) {
+    for (auto& v : s.vcpus) let_go(s, v);  // what a guest's own changes left of held paths fills the limit
+    evict(s, g, plan.wanted(s.limit));
+  }
   return s.used < s.limit;
 }
 

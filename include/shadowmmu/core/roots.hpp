@@ -76,7 +76,8 @@ struct ShadowWalk {
       level = l;
       cell =
           static_cast<std::uint64_t*>(s.host.to_virt(Hpa{at & ~std::uint64_t{kPageMask}})) + Level{l}.index(a.value());
-      entry = S::Memory::template load<Order::Acquire>(*cell);
+      // Sequentially consistent for fast_fault, which looks at a mark next (a plain load on x86).
+      entry = S::Memory::template load<Order::SeqCst>(*cell);
       if (!S::Arch::present(entry)) return;
       leaf = S::Arch::leaf(entry, Level{l});
       if (leaf) return;

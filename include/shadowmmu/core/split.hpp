@@ -19,7 +19,8 @@ template <class S>
     if (!large_gpte_of(s, p, i, gpte)) return false;
     const guest::Paging paging = paging_of(s, p.role);
     const Access granted = p.role.access() & paging.grants(gpte);
-    const bool clean = (gpte & guest::kEntryDirty) == 0 && !keeps_bits(s, *s.snapshot->find_any(p.gfn), p.gfn);
+    const bool rom = (granted.write() || !paging.wp()) && keeps_bits(s, *s.snapshot->find_any(p.gfn), p.gfn);
+    const bool clean = (gpte & guest::kEntryDirty) == 0 && !rom;
     role = role.with_access(clean ? granted.without(Access::kWrite) : granted).with_clean(clean);
     return (gpte & guest::kEntryPresent) != 0 && paging.maps_page(gpte, p.role.level().value());
   }

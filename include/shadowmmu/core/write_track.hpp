@@ -75,6 +75,9 @@ void guest_wrote(S& s, Gpa gpa, std::uint64_t bytes) noexcept {
   const std::uint64_t room = ~std::uint64_t{0} - gpa.value();
   const std::uint64_t last = gpa.value() + (bytes - 1 < room ? bytes - 1 : room);
   ExclusiveGuard<S> g(s);
+  // The write came before; a mark that is set already is only looked at.
+  if constexpr (S::kLockless)
+    if (s.logs != 0) S::Memory::template fence<Order::SeqCst>();
   for_each_region(s, g, frame_of(gpa), (last >> kPageShift) - frame_of(gpa).value() + 1,
                   [&](SlotOf<S>& slot, Gfn lo, Gfn) noexcept {
                     const std::uint64_t first = address_of(lo).value();

@@ -35,7 +35,8 @@ struct Epochs {
       // The mark comes before every read of the section. This fence pairs with the writer's in `begin`: either the
       // writer sees the mark, or the section sees what was unlinked before the writer looked. A counter that is old by
       // then only makes writers wait longer.
-      M::template store<Order::Relaxed>(r.since, M::template load<Order::Acquire>(now_));
+      // Release, for the sections before: a writer that reads this mark knows that they have ended.
+      M::template store<Order::Release>(r.since, M::template load<Order::Acquire>(now_));
       M::template fence<Order::SeqCst>();
     }
     void leave(Reader& r) noexcept {
