@@ -32,4 +32,21 @@ out=$(run_stages quick; summary) || fail "success ends badly"
 [[ $(tail -n 1 <<<"$out") == "1 passed, 0 failed, 0 skipped" ]] || fail "wrong verdict: $(tail -n 1 <<<"$out")"
 fresh_stages
 out=$(summary) && fail "nothing ran, and that is success"
+# The command itself, with one stage that fails: its last line, its status, and what a whole run leaves behind.
+(
+  cd "$work" && mkdir -p build || exit 1
+  need_build() { :; }
+  need_urcu() { :; }
+  need_lint() { :; }
+  need_guests() { :; }
+  configure_all() { :; }
+  nothing_lost() { :; }
+  run_stages() { checked "$1" false; }
+  cmd_test
+) >"$work/out" 2>&1
+status=$?
+((status != 0)) || fail "a failed run ends well: $(cat "$work/out")"
+[[ $(tail -n 1 "$work/out") == "1 passed, 1 failed, 0 skipped" ]] || fail "wrong last line: $(tail -n 1 "$work/out")"
+[[ $(sed -n 2p "$work/build/last-test") == "1 passed, 1 failed, 0 skipped" ]] || fail "wrong build/last-test"
+grep -q ' min$' "$work/build/last-test" || fail "no minutes in build/last-test"
 echo "stages_test: ok"
