@@ -231,6 +231,7 @@ TEST_CASE("an MMIO entry answers what the guest's entry allows, one access after
             CAPTURE(set);
             REQUIRE(g.as_the_oracle(kAt + 0x10, first.request, first.mode));
             if (forget) g.vcpu->invlpg(Gva{0x6000'0000});
+            REQUIRE(g.as_the_oracle(kAt + 0x18, first.request, first.mode));
             REQUIRE(g.as_the_oracle(kAt + 0x123, then.request, then.mode));
             REQUIRE(g.as_the_oracle(kAt + 0xff8, first.request, first.mode));
           }

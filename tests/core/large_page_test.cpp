@@ -49,6 +49,58 @@ TEST_CASE("a large mapping makes way when a frame inside becomes a table") {
     CHECK(mmu.audit().violations == 0);
   }
 }
+TEST_CASE(
+    "F7 a table inside forbids large mappings of each size over it, beside it none, and for as long as it is one") {
+  constexpr std::uint64_t kGib = 262144;
+  for (const std::uint64_t inside : {std::uint64_t{0}, std::uint64_t{5}, std::uint64_t{512}, kGib - 1}) {
+    host::Arena host(3 * kGib, 4096);
+    host.set_backing_level(Level{3});
+    Mmu mmu(host);
+    REQUIRE(mmu.add_slot(Gfn{0}, 3 * kGib).ok());
+    mmu.set_limit(1000);
+    const std::uint64_t frame = kGib + inside;
+    table(host, 1)[0] = 2 << 12 | kPage;
+    table(host, 2)[0] = 3 << 12 | kPage;
+    table(host, 2)[4] = kGib << 12 | kPage | 0x80;      // 4 GiB: guest page of 1 GiB, the table's frame in it
+    table(host, 2)[5] = 2 * kGib << 12 | kPage | 0x80;  // 5 GiB: another, without
+    table(host, 3)[1] = frame << 12 | kPage;            // 2 MiB: what the table maps
+    table(host, frame)[0] = 700 << 12 | kPage;
+    Mmu::Vcpu v(mmu);
+    run_long(v, 1);
+    const std::uint64_t base = std::uint64_t{4} << 30;
+    const auto level = [&](std::uint64_t gfn) {
+      REQUIRE(write_fault(v, base + (gfn << 12)).kind == Kind::Resume);
+      return v.lookup(Gva{base + (gfn << 12)}).level;
+    };
+    const std::uint64_t region = inside / 512 * 512;
+    const std::uint64_t elsewhere = region == 0 ? 1024 : 0;
+    for (unsigned round = 0; round < 3; ++round) {
+      CHECK(level(elsewhere) == Level{3});
+      CHECK(level(kGib) == Level{3});
+      REQUIRE(read_fault(v, 0x20'0000).kind == Kind::Resume);  // the table is shadowed from here on
+      CHECK_FALSE(v.lookup(Gva{base + (elsewhere << 12)}).present);
+      CHECK(v.lookup(Gva{base + (kGib << 12)}).level == Level{3});
+      CHECK(level(elsewhere) == Level{2});
+      CHECK(level(region + (inside == region ? 1 : 0)) == Level{1});
+      CHECK(level(kGib) == Level{3});
+      CHECK(mmu.audit().violations == 0);
+      switch (round) {  // and no longer
+        case 0:
+          mmu.zap_all_fast();
+          break;
+        case 1:
+          mmu.guest_wrote(address_of(Gfn{frame}) + 1, 2);
+          break;
+        default:
+          CHECK(mmu.shrink(1000) > 0);
+          break;
+      }
+      mmu.unmap(Gfn{0}, 3 * kGib);
+      REQUIRE(v.enter() == EnterOutcome::Enter);
+    }
+    CHECK(level(elsewhere) == Level{3});
+  }
+}
 TEST_CASE("a guest's large page with D clear is read-only below, and gets other children once it is written") {
   host::Arena host(2048, 4096);
   Mmu mmu(host);

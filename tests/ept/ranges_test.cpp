@@ -217,8 +217,8 @@ TEST_CASE("F27 while invalidations are under way nothing is installed in any of 
   };
   for (const auto& one : ranges)
     for (const auto& other : ranges) {
-      CAPTURE(one);
-      CAPTURE(other);
+      CAPTURE(one.first);
+      CAPTURE(other.first);
       m.mmu.invalidate_begin(Gfn{one.first}, one.second - one.first);
       check(std::vector{one});
       m.mmu.invalidate_begin(Gfn{other.first}, other.second - other.first);
@@ -237,16 +237,13 @@ TEST_CASE(
     const std::uint64_t n = Level{level}.frames();
     Machine m(level);
     REQUIRE(m.mmu.add_slot(Gfn{0}, 3 * n).ok());
-    for (const auto& [first, pages] : std::vector<std::pair<std::uint64_t, std::uint64_t>>{{n - 1, 1},
-                                                                                           {n, 1},
-                                                                                           {n + 1, 1},
-                                                                                           {2 * n - 1, 1},
-                                                                                           {2 * n, 1},
-                                                                                           {0, n},
-                                                                                           {0, n + 1},
-                                                                                           {2 * n, n},
-                                                                                           {n + n / 2, 1}})
+    using Range = std::pair<std::uint64_t, std::uint64_t>;  // first, pages
+    const Range ranges[] = {{n - 1, 1}, {n, 1},     {n + 1, 1}, {2 * n - 1, 1}, {2 * n, 1},
+                            {0, n},     {0, n + 1}, {2 * n, n}, {n + n / 2, 1}};
+    for (const Range& range : ranges)
       for (const std::uint64_t g : {n, n + 5, n + n / 2, 2 * n - 1}) {
+        const std::uint64_t first = range.first;
+        const std::uint64_t pages = range.second;
         CAPTURE(first);
         CAPTURE(g);
         m.mmu.unmap(Gfn{0}, 3 * n);
