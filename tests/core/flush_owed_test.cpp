@@ -207,6 +207,30 @@ TEST_CASE(
       CHECK(log.seen.back().scope == FlushRequest::Scope::Range);
     }
 }
+TEST_CASE("a guest entry that names another frame, or another gfn of the same host frame, is mapped anew") {
+  for (const bool shared : {false, true}) {
+    Edited g;
+    if (shared) {
+      g.host.special = Gfn{601};
+      g.host.instead = g.host.backing(Gfn{600}, true);
+    }
+    const EachAccess write{{true, false, true}, {3, false}};
+    REQUIRE(g.fault(write).kind == Kind::Resume);
+    g.let_go();
+    g.put(0, 601 << 12 | 0x67);
+    g.host.told.clear();
+    FlushLog log(g.host);
+    REQUIRE(g.fault(write).kind == Kind::Resume);
+    CHECK(log.everyone());
+    CHECK(g.host.told.count(600) == 1);
+    CHECK(g.vcpu->lookup(Gva{kAt}).pfn == g.host.backing(Gfn{601}, true).pfn);
+    g.mmu.unmap(Gfn{600});
+    CHECK(g.vcpu->lookup(Gva{kAt}).present);
+    g.mmu.unmap(Gfn{601});
+    CHECK_FALSE(g.vcpu->lookup(Gva{kAt}).present);
+    CHECK(g.mmu.audit().violations == 0);
+  }
+}
 TEST_CASE("F18 a page that was only read is not told of as written; one that is written is, by fault or by the CPU") {
   for (const unsigned how : {0U, 1U, 2U}) {
     Edited g;

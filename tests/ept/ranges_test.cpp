@@ -25,6 +25,7 @@ struct RangeHost : host::Arena {
     Backing b = Arena::backing(g, write);
     if (b.kind != Backing::Kind::None) b.kind = kind;
     b.type = type;
+    if (base != 0) b.pfn = Pfn{base};
     if (auto m = std::exchange(meddle, nullptr)) m();
     return b;
   }
@@ -42,6 +43,7 @@ struct RangeHost : host::Arena {
   MemoryType type = MemoryType::WriteBack;
   bool should_yield() noexcept { return yield_at_once; }
   bool yield_at_once = false;
+  std::uint64_t base = 0;  ///< where every frame lies, if not 0
   std::function<void()> meddle, kicked;
   /// What the Mmu said was written.
   struct Told {
@@ -740,6 +742,21 @@ TEST_CASE("a slot that becomes read-only in the middle of a write fault is not w
   CHECK(m.touch(5600, true) == Kind::Mmio);
   CHECK(m.touch(5600) == Kind::Resume);
   CHECK_FALSE(m.writable(5600));
+}
+TEST_CASE(
+    "a frame beyond the CPU's physical width is the Host's error, the first one and each above; those below map") {
+  for (const unsigned width : {36U, 40U, 46U, 52U}) {
+    Mmu::Caps c;
+    c.host_address_bits = static_cast<std::uint8_t>(width);
+    Machine m(1, c);
+    REQUIRE(m.mmu.add_slot(Gfn{0}, 1000).ok());
+    for (unsigned bit = 23; bit < 41; ++bit) {
+      m.mmu.unmap(Gfn{0}, 1000);
+      m.host.base = std::uint64_t{1} << bit;
+      CHECK(m.touch(7) == (bit + 12 < width ? Kind::Resume : Kind::HostError));
+      if (bit + 12 < width) CHECK(m.at(7).pfn == Pfn{std::uint64_t{1} << bit});
+    }
+  }
 }
 TEST_CASE("F27 an invalidation that begins and ends in the middle of a fault is not missed, at either border") {
   for (const std::uint64_t g : {3U, 512U, 1539U}) {
