@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
-#include <cstdlib>
-#include <string>
+#include <memory>
 #include <vector>
 
 #include "core/world.hpp"
@@ -28,19 +27,6 @@ bool completes(Vcpu& v, const std::vector<std::uint64_t>& addresses, unsigned fa
     meanwhile();
   }
   return false;
-}
-
-/// Effects: runs f under each policy: an AnyPolicy takes the name from the environment.
-template <class F>
-void each_policy(F&& f) {
-  const char* own = std::getenv("SHADOWMMU_TEST_POLICY");
-  const std::string before = own == nullptr ? "Fifo" : own;
-  AnyPolicy::for_each([&](const char* name, auto) {
-    INFO(std::string(name));
-    ::setenv("SHADOWMMU_TEST_POLICY", name, 1);
-    f();
-  });
-  ::setenv("SHADOWMMU_TEST_POLICY", before.c_str(), 1);
 }
 
 /// A guest whose two instructions need sixteen paths each with nothing in common but the root.

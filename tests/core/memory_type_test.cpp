@@ -66,9 +66,12 @@ TEST_CASE("F38 EPT: bits 5:3 are the type in the manual's encoding, bit 6 (IPAT)
       });
     }
 }
-TEST_CASE("F38 shadow entries choose of the power-on PAT: PWT (bit 3) is write-through, with PCD (bit 4) uncached") {
+TEST_CASE(
+    "F38 shadow entries choose of the power-on PAT: PWT (bit 3) is write-through, with PCD (bit 4) uncached, as "
+    "is what it lacks") {
   for (const auto& [type, want] : {std::pair{MemoryType::Uncached, 0x18U}, std::pair{MemoryType::WriteThrough, 0x08U},
-                                   std::pair{MemoryType::WriteBack, 0U}})
+                                   std::pair{MemoryType::WriteBack, 0U}, std::pair{MemoryType::WriteCombining, 0x18U},
+                                   std::pair{MemoryType::WriteProtected, 0x18U}})
     for (const bool device : {false, true})
       each_leaf<arch::X86_64>(type, device, [&, bits = want](const auto& caps, std::uint64_t e, const LeafSpec& s) {
         REQUIRE((e & 0x18) == bits);

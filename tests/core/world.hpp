@@ -2,8 +2,10 @@
 #pragma once
 #include <doctest/doctest.h>
 
+#include <cstdlib>
 #include <functional>
 #include <memory>
+#include <string>
 #include <utility>
 
 #include "shadowmmu/shadowmmu.hpp"
@@ -68,6 +70,19 @@ FaultOutcome write_fault(Vcpu& v, std::uint64_t a, bool present = false) {
 template <class Vcpu>
 FaultOutcome read_fault(Vcpu& v, std::uint64_t a) {
   return v.handle_fault(Gva{a}, pferr::kUser, CpuMode{3, false});
+}
+
+/// Effects: runs f under each policy: an AnyPolicy takes the name from the environment.
+template <class F>
+void each_policy(F&& f) {
+  const char* own = std::getenv("SHADOWMMU_TEST_POLICY");
+  const std::string before = own == nullptr ? "Fifo" : own;
+  AnyPolicy::for_each([&](const char* name, auto) {
+    INFO(std::string(name));
+    ::setenv("SHADOWMMU_TEST_POLICY", name, 1);
+    f();
+  });
+  ::setenv("SHADOWMMU_TEST_POLICY", before.c_str(), 1);
 }
 
 }  // namespace shadowmmu::test

@@ -85,19 +85,6 @@ TEST_CASE("what a policy is told of one fault, of a shared table, and of a table
   CHECK(b.mmu.audit().violations == 0);
 }
 
-/// Effects: runs f under each policy: an AnyPolicy takes the name from the environment.
-template <class F>
-void each_policy(F&& f) {
-  const char* own = std::getenv("SHADOWMMU_TEST_POLICY");
-  const std::string before = own == nullptr ? "Fifo" : own;
-  AnyPolicy::for_each([&](const char* name, auto) {
-    INFO(std::string(name));
-    ::setenv("SHADOWMMU_TEST_POLICY", name, 1);
-    f();
-  });
-  ::setenv("SHADOWMMU_TEST_POLICY", before.c_str(), 1);
-}
-
 TEST_CASE("every policy: obsolete pages go before its victims, and none is stranded") {
   each_policy([] {
     using Mmu = ShadowMmu<arch::X86_64, lock::None, AnyPolicy, TestHost>;
