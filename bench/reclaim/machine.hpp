@@ -81,6 +81,7 @@ struct StudyConfig : config::Default {
   static constexpr unsigned kPrefetch = 1;
   static constexpr unsigned kPreviousRoots = 0;
   static constexpr unsigned kFloodWrites = 255;
+  static constexpr unsigned kInstructionAddresses = 2;  ///< limits from 12 pages on may be studied
 };
 
 /// Guest memory, and a CPU that is told of flushes.

@@ -326,7 +326,9 @@ class Mmu {
   void give_everything_back() noexcept {
     State& s = state_;
     shadowmmu::detail::require(s.vcpus.empty(), "shadowmmu: an Mmu ends before its vCPU; the vCPU must end first");
-    while (!s.vcpus.empty()) core::retire_vcpu(s, s.vcpus.front());
+    // An Mmu that has no vCPU at all needs no guest memory: where the Host lacks that, one error is enough.
+    if constexpr (HostGuestMemory<H>)
+      while (!s.vcpus.empty()) core::retire_vcpu(s, s.vcpus.front());
     shadowmmu::detail::require(s.readers == 0, "shadowmmu: an Mmu ends before its Reader; the Reader must end first");
     release();
     s.drain();
