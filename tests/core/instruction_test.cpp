@@ -73,13 +73,13 @@ TEST_CASE("sixteen addresses under sixteen top entries at the least limit, under
     Mmu::Vcpu v(f.mmu);
     CHECK(f.mmu.set_limit(1) == 49);
     run_long(v, 1);
-    CHECK(completes(v, f.far[0], 400, [] {}));
+    CHECK(completes(v, f.far[0], 4000, [] {}));
     CHECK(f.mmu.stats().pages_used <= 49);
     // Another instruction in the same tables' place, and back.
     REQUIRE(v.set_cr3(2 << 12) == ControlOutcome::Done);
-    CHECK(completes(v, f.far[1], 400, [] {}));
+    CHECK(completes(v, f.far[1], 4000, [] {}));
     REQUIRE(v.set_cr3(1 << 12) == ControlOutcome::Done);
-    CHECK(completes(v, f.far[0], 400, [] {}));
+    CHECK(completes(v, f.far[0], 4000, [] {}));
     CHECK(f.mmu.audit().violations == 0);
   });
 }
@@ -102,7 +102,7 @@ TEST_CASE("another vCPU that makes pages without end does not keep an instructio
         REQUIRE((k == Kind::Resume || k == Kind::Retry));
       }
     };
-    CHECK(completes(v, f.far[0], 2000, churn));
+    CHECK(completes(v, f.far[0], 8000, churn));
     CHECK(f.mmu.stats().pages_used <= least);
     CHECK(f.mmu.audit().violations == 0);
   });
@@ -116,7 +116,7 @@ TEST_CASE("what a guest replaced of held paths makes room: tables changed one by
       Mmu::Vcpu v(f.mmu);
       f.mmu.set_limit(limit);
       run_long(v, 1);
-      CHECK(completes(v, f.far[0], 2000, [] {}));
+      CHECK(completes(v, f.far[0], 4000, [] {}));
       for (unsigned round = 0; round < 8; ++round) {
         for (unsigned i = 0; i < kAddresses; ++i) {
           const std::uint64_t a = f.far[0][i];
@@ -164,7 +164,7 @@ TEST_CASE("the PAE shape: four directories and sixteen leaf tables at the least 
     mmu.set_limit(1);
     REQUIRE(v.set_cr3(1 << 12) == ControlOutcome::Done);
     REQUIRE(v.set_control({cr0::kPe | cr0::kPg | cr0::kWp, cr4::kPae, efer::kNxe}) == ControlOutcome::Done);
-    CHECK(completes(v, addresses, 400, [] {}));
+    CHECK(completes(v, addresses, 4000, [] {}));
     CHECK(mmu.audit().violations == 0);
   });
 }

@@ -12,12 +12,12 @@
 /// pages fit; what is missing is that they are left in peace.
 ///
 /// The MMU sees faults, not instructions. A vCPU whose faults at the limit made pages for the same sixteen addresses
-/// thirty-two times in a row (twice Config::kInstructionAddresses), with no other address among them, makes no
+/// 256 times in a row, with no other address among them, makes no
 /// progress. From then on the pages that its faults walk through are *held*: eviction passes them by, as it does roots
 /// in use. The first fault at the limit on another address, or another root, lets them go. Policies of reclaim are not
 /// concerned before that: a vCPU that gets on holds nothing.
 ///
-///     free --(32 repeats in a row)--> holding --(another address, another root)--> free
+///     free --(256 repeats in a row)--> holding --(another address, another root)--> free
 namespace shadowmmu::core {
 
 /// Effects: v collects anew. Complexity: O(pages held).
@@ -45,7 +45,7 @@ void note_making(S& s, typename S::Vcpu& v, std::uint64_t address) noexcept {
   const std::uint64_t page = (address >> kPageShift) + 1;
   for (const std::uint64_t a : h.address) {
     if (a != page) continue;
-    if (!h.on && ++h.repeats >= 2 * h.kAddresses) {
+    if (!h.on && ++h.repeats >= h.kRepeats) {
       h.on = true;
       s.holders += 1;
       s.stats.add(&Counters::holdings);

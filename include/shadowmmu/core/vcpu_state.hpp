@@ -38,6 +38,7 @@ struct PathCache {
 template <unsigned Addresses, unsigned RootLevel>
 struct Holding {
   static constexpr unsigned kAddresses = Addresses;
+  static constexpr unsigned kRepeats = 256;  ///< in a row: a vCPU that gets on has no such number
   /// Paths with nothing but the root in common; under the PAE shape, four directories and a leaf table for each
   /// address.
   static constexpr unsigned kPages = 1U + Addresses * (RootLevel - 1U) > 4U + Addresses
@@ -45,11 +46,11 @@ struct Holding {
                                          : 4U + Addresses;
   bool on = false;
   std::uint8_t next = 0;                   ///< place of the next address
-  std::uint8_t repeats = 0;                ///< faults in a row on addresses that were here
+  std::uint16_t repeats = 0;               ///< faults in a row on addresses that were here
   std::uint8_t count = 0;                  ///< pages held
   std::uint64_t address[kAddresses] = {};  ///< / 4 KiB, plus 1: 0 is none
   WeakPage page[kPages] = {};
-  static_assert(kPages < 256);
+  static_assert(kPages < 256 && kRepeats < 65536);
 };
 
 /// A page on which hardware faulted although its entry grants the access, and how many times in a row.
