@@ -32,8 +32,9 @@ class BasicVcpu {
   /// reserved PDPTE bits, LA57/PKE/PKS), with nothing changed. Locking: none. Flush: done where the architecture
   /// flushes.
   ControlOutcome set_control(const Controls& c) noexcept { return core::set_control(state(), v_, c); }
-  /// Effects: the guest wrote CR3, even if the same value. Bit 63 (with PCIDE) keeps translations. Returns: InjectGp
-  /// for reserved bits or PDPTEs, with nothing changed. Locking: none. Flush: done unless kept.
+  /// Effects: the guest wrote CR3, even if the same value. Bit 63 (with PCIDE) keeps translations
+  /// where the very CR3 that is loaded is loaded again, and nothing else. Returns: InjectGp for reserved bits or
+  /// PDPTEs, with nothing changed. Locking: none. Flush: done unless kept.
   ControlOutcome set_cr3(std::uint64_t cr3) noexcept { return core::set_cr3(state(), v_, cr3); }
   [[nodiscard]] const Controls& controls() const noexcept { return v_.controls; }
   [[nodiscard]] std::uint64_t cr3() const noexcept { return v_.cr3; }

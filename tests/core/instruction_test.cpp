@@ -29,9 +29,15 @@ bool completes(Vcpu& v, const std::vector<std::uint64_t>& addresses, unsigned fa
   return false;
 }
 
+struct WideHost : TestHost {
+  WideHost(std::uint64_t, std::uint64_t) : TestHost(4096, 8192) {}
+};
+using WideMmu = ShadowMmu<arch::X86_64, lock::Spin, test::AnyPolicy, WideHost>;
+
 /// A guest whose two instructions need sixteen paths each with nothing in common but the root.
-struct Far {
-  Far() : host(4096, 8192), mmu(host) {
+struct Far : Bench<WideMmu, WideHost> {
+  Far() {
+    next = 10;
     REQUIRE(mmu.add_slot(Gfn{0}, 4096).ok());
     for (unsigned set = 0; set < 2; ++set)
       for (unsigned i = 0; i < kAddresses; ++i) {
@@ -40,19 +46,6 @@ struct Far {
         far[set].push_back(a);
       }
   }
-  void map(std::uint64_t root, std::uint64_t a, std::uint64_t gfn) {
-    std::uint64_t t = root;
-    for (unsigned l = 4; l >= 2; --l) {
-      std::uint64_t& e = table(t)[Level{l}.index(a)];
-      if (e == 0) e = next++ << 12 | kPage;
-      t = e >> 12 & 0xffff'ffff;
-    }
-    table(t)[Level{1}.index(a)] = gfn << 12 | kPage;
-  }
-  std::uint64_t* table(std::uint64_t g) { return static_cast<std::uint64_t*>(host.guest_page(Gfn{g})); }
-  TestHost host;
-  Mmu mmu;
-  std::uint64_t next = 10;
   std::vector<std::uint64_t> far[2];
 };
 
@@ -70,7 +63,7 @@ TEST_CASE("the least limit is what one instruction of each vCPU may need: 49 pag
 TEST_CASE("sixteen addresses under sixteen top entries at the least limit, under every policy") {
   each_policy([] {
     Far f;
-    Mmu::Vcpu v(f.mmu);
+    WideMmu::Vcpu v(f.mmu);
     CHECK(f.mmu.set_limit(1) == 49);
     run_long(v, 1);
     CHECK(completes(v, f.far[0], 4000, [] {}));
@@ -87,8 +80,8 @@ TEST_CASE("sixteen addresses under sixteen top entries at the least limit, under
 TEST_CASE("another vCPU that makes pages without end does not keep an instruction from its end, under every policy") {
   each_policy([] {
     Far f;
-    Mmu::Vcpu v(f.mmu, VcpuId{0});
-    Mmu::Vcpu other(f.mmu, VcpuId{1});
+    WideMmu::Vcpu v(f.mmu, VcpuId{0});
+    WideMmu::Vcpu other(f.mmu, VcpuId{1});
     const std::uint32_t least = f.mmu.set_limit(1);
     CHECK(least == 98);
     run_long(v, 1);
@@ -113,7 +106,7 @@ TEST_CASE("what a guest replaced of held paths makes room: tables changed one by
     for (const std::uint32_t limit : {49U, 64U, 80U}) {
       CAPTURE(limit);
       Far f;
-      Mmu::Vcpu v(f.mmu);
+      WideMmu::Vcpu v(f.mmu);
       f.mmu.set_limit(limit);
       run_long(v, 1);
       CHECK(completes(v, f.far[0], 4000, [] {}));
@@ -136,7 +129,7 @@ TEST_CASE("what a guest replaced of held paths makes room: tables changed one by
 
 TEST_CASE("a vCPU that gets on holds nothing, and lets go what it held") {
   Far f;
-  Mmu::Vcpu v(f.mmu);
+  WideMmu::Vcpu v(f.mmu);
   f.mmu.set_limit(1);
   run_long(v, 1);
   for (std::uint64_t i = 0; i < 400; ++i) f.map(1, std::uint64_t{300} << 39 | i << 21, 3100 + i);
