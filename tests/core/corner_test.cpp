@@ -10,20 +10,12 @@ namespace {
 using namespace shadowmmu;
 using namespace shadowmmu::test;
 
-/// Lets another agent act once, the next time that a lock is about to be taken.
-struct TurnLock : lock::Spin {
-  static inline std::function<void()> turn;
-  void lock() noexcept {
-    if (auto t = std::exchange(turn, nullptr)) t();
-    lock::Spin::lock();
-  }
-};
 /// Moves one frame; the memory that it lay in keeps its bytes.
 struct MovingHost : TestHost {
   using TestHost::TestHost;
   std::uint64_t moved = ~std::uint64_t{0};
   alignas(4096) char fresh[4096] = {};
-  void* guest_page(Gfn g) noexcept { return g.value() == moved ? fresh : TestHost::guest_page(g); }
+  void* guest_page(Gfn g) noexcept override { return g.value() == moved ? fresh : TestHost::guest_page(g); }
 };
 template <class M>
 typename M::Caps width46() {
@@ -115,7 +107,7 @@ TEST_CASE("a split between an emulator's write and its report hands down no righ
 /// A GiB backed by one host page.
 struct HugeHost : TestHost {
   HugeHost() : TestHost(512, 4096) {}
-  Backing backing(Gfn g, bool) noexcept {
+  Backing backing(Gfn g, bool) noexcept override {
     Backing b;
     b.kind = Backing::Kind::Memory;
     b.pfn = Pfn{(std::uint64_t{7} << 18) + g.value()};
@@ -124,7 +116,7 @@ struct HugeHost : TestHost {
   }
 };
 TEST_CASE("F31 code in one region of a GiB and data in another do not chase each other after a recovery") {
-  using M = ShadowMmu<arch::Ept, lock::Spin, test::AnyPolicy, HugeHost>;
+  using M = ShadowMmu<arch::Ept, lock::Spin, test::AnyPolicy, TestHost>;
   HugeHost host;
   M::Caps c;
   c.nx_huge = true;
@@ -181,8 +173,40 @@ TEST_CASE("8.1 an aged entry that a read fault makes read-only under a log is fl
   CHECK(log.covers(300));
   host.unlisten(log);
 }
+/// Shares frames until somebody writes: a read is given no right to write, whoever had it.
+struct SharingHost : TestHost {
+  using TestHost::TestHost;
+  Backing backing(Gfn g, bool write) noexcept override {
+    Backing b = TestHost::backing(g, write);
+    b.writable = write;
+    return b;
+  }
+};
+TEST_CASE("8.1 an aged entry that a Host gives back read-only is flushed then: no later protector would do it") {
+  using M = ShadowMmu<arch::Ept, lock::Spin, test::AnyPolicy, TestHost>;
+  SharingHost host(1024, 4096);
+  FlushLog log;
+  host.listen(log);
+  M::Caps c;
+  c.accessed_dirty = false;
+  M mmu(host, c);
+  const SlotId slot = mmu.add_slot(Gfn{0}, 1024).value();
+  M::Vcpu writer(mmu, VcpuId{0});
+  M::Vcpu reader(mmu, VcpuId{1});
+  REQUIRE(writer.enter() == EnterOutcome::Enter);
+  REQUIRE(reader.enter() == EnterOutcome::Enter);
+  const Gva a{300 << 12};
+  REQUIRE(writer.handle_fault(a, pferr::kWrite).kind == Kind::Resume);
+  CHECK(mmu.clear_young(Gfn{300}, 1));
+  log.seen.clear();
+  REQUIRE(reader.handle_fault(a, 0).kind == Kind::Resume);
+  CHECK_FALSE(reader.lookup(a).rights.write());
+  REQUIRE(mmu.start_dirty_log(slot).ok());
+  CHECK(log.covers(300));
+  host.unlisten(log);
+}
 TEST_CASE("an MMIO entry is not made from a table that was re-backed since it was walked") {
-  using M = ShadowMmu<arch::X86_64, TurnLock, test::AnyPolicy, MovingHost>;
+  using M = ShadowMmu<arch::X86_64, TurnLock, test::AnyPolicy, TestHost>;
   Bench<M, MovingHost> b(width46<M>());
   REQUIRE(b.mmu.add_slot(Gfn{0}, 1024).ok());
   b.map(1, 0x40'0000, 5000);
@@ -270,13 +294,13 @@ TEST_CASE("3.8 obsolete roots in use are no freed pages: reclaim goes on to thos
 struct TightHost : TestHost {
   using TestHost::TestHost;
   std::uint64_t budget = ~std::uint64_t{0};
-  Result<Hpa> alloc_frame(FrameKind k) noexcept {
+  Result<Hpa> alloc_frame(FrameKind k) noexcept override {
     if (frames_used() >= budget) return Error::OutOfMemory;
     return TestHost::alloc_frame(k);
   }
 };
 TEST_CASE("3.8 obsolete pages do not outlive the memory pressure of slots and logs either") {
-  using M = ShadowMmu<arch::X86_64, lock::Spin, test::AnyPolicy, TightHost>;
+  using M = ShadowMmu<arch::X86_64, lock::Spin, test::AnyPolicy, TestHost>;
   Bench<M, TightHost> b;
   const SlotId slot = b.mmu.add_slot(Gfn{0}, 512).value();
   M::Vcpu v(b.mmu);
@@ -297,16 +321,8 @@ TEST_CASE("3.8 obsolete pages do not outlive the memory pressure of slots and lo
   CHECK(b.mmu.audit().violations == 0);
 }
 /// Somebody always waits.
-struct CountingLock : lock::Spin {
-  static inline std::uint64_t taken = 0;
-  [[nodiscard]] bool contended() const noexcept { return true; }
-  void lock() noexcept {
-    taken += 1;
-    lock::Spin::lock();
-  }
-};
 TEST_CASE("3.4 a region full of tables, or of long chains, is not zapped in one critical section") {
-  using M = ShadowMmu<arch::X86_64, CountingLock, test::AnyPolicy, TestHost>;
+  using M = ShadowMmu<arch::X86_64, CrowdedLock, test::AnyPolicy, TestHost>;
   TestHost host(2048, 8192);
   M mmu(host);
   REQUIRE(mmu.add_slot(Gfn{0}, 512).ok());
@@ -322,18 +338,18 @@ TEST_CASE("3.4 a region full of tables, or of long chains, is not zapped in one 
   }
   run_long(v, 1);
   for (std::uint64_t i = 0; i < 500; ++i) REQUIRE(read_fault(v, i << 21).kind == Kind::Resume);
-  CountingLock::taken = 0;
+  CrowdedLock::taken = 0;
   SUBCASE("tables") {
     REQUIRE(mmu.zap_slot(high).ok());
-    CHECK(CountingLock::taken >= 500 / 10);
+    CHECK(CrowdedLock::taken >= 500 / 10);
   }
   SUBCASE("what is to be shrunk") {
     CHECK(mmu.shrink(400) == 400);
-    CHECK(CountingLock::taken >= 400 / 64);
+    CHECK(CrowdedLock::taken >= 400 / 64);
   }
   SUBCASE("a write of the whole memory, and beyond its end") {
     mmu.guest_wrote(Gpa{5}, ~std::uint64_t{0});
-    CHECK(CountingLock::taken >= 2000 / 10 / 2);
+    CHECK(CrowdedLock::taken >= 2000 / 10 / 2);
   }
   CHECK(mmu.audit().violations == 0);
 }

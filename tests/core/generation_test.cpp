@@ -15,15 +15,15 @@ std::uint64_t address(std::uint64_t i) { return 0x40'0000 + (i << 21); }
 struct LoggingHost : TestHost {
   using TestHost::TestHost;
   std::string log;
-  void free_frame(Hpa p) noexcept {
+  void free_frame(Hpa p) noexcept override {
     log += 'f';
     TestHost::free_frame(p);
   }
-  void flush(const FlushRequest& r) noexcept {
+  void flush(const FlushRequest& r) noexcept override {
     log += r.scope == FlushRequest::Scope::Structures ? 'F' : 'R';
     TestHost::flush(r);
   }
-  void kick_and_wait(VcpuId v) noexcept {
+  void kick_and_wait(VcpuId v) noexcept override {
     log += 'k';
     TestHost::kick_and_wait(v);
   }
@@ -50,12 +50,11 @@ struct Full : Bench<M, Host> {
   std::unique_ptr<typename M::Vcpu> vcpu;
 };
 using Plain = ShadowMmu<arch::X86_64, lock::Spin, test::AnyPolicy, TestHost>;
-using Logged = ShadowMmu<arch::X86_64, lock::Spin, test::AnyPolicy, LoggingHost>;
-using Crowded = ShadowMmu<arch::X86_64, CrowdedLock, test::AnyPolicy, LoggingHost>;
+using Crowded = ShadowMmu<arch::X86_64, CrowdedLock, test::AnyPolicy, TestHost>;
 
 TEST_CASE("3.1 the prologue is one critical section, asks nothing of the Host, and leaves a reload with every vCPU") {
-  Full<Logged, LoggingHost> b(100);
-  Logged::Vcpu other(b.mmu, VcpuId{1});
+  Full<Plain, LoggingHost> b(100);
+  Plain::Vcpu other(b.mmu, VcpuId{1});
   run_long(other, 1);
   b.host.log.clear();
   const Counters before = b.mmu.stats();
@@ -132,7 +131,7 @@ TEST_CASE("3.5 one kick, then one flush, both before the first page is freed; no
   CHECK(b.mmu.audit().pages == 1);
 }
 TEST_CASE("3.5 before that kick hardware may see an obsolete page: it is freed after a flush of its own") {
-  Full<Logged, LoggingHost> b(20);
+  Full<Plain, LoggingHost> b(20);
   b.mmu.obsolete_all();
   b.host.log.clear();
   CHECK(b.mmu.reclaim_obsolete(8) == 8);
@@ -142,7 +141,7 @@ TEST_CASE("3.5 before that kick hardware may see an obsolete page: it is freed a
   CHECK(b.host.log.substr(0, 3) == "kFf");
 }
 TEST_CASE("3.6 whatever deletes a page goes one way: counted once, unlinked, flushed or covered, then freed") {
-  Full<Logged, LoggingHost> b(60);
+  Full<Plain, LoggingHost> b(60);
   const auto balanced = [&] {
     const Counters c = b.mmu.stats();
     const AuditReport r = b.mmu.audit();
@@ -171,8 +170,8 @@ TEST_CASE("3.6 whatever deletes a page goes one way: counted once, unlinked, flu
   balanced();
 }
 TEST_CASE("3.7 a root in use is unlinked at once, freed once, by the last vCPU that lets it go") {
-  Full<Logged, LoggingHost> b(3);
-  Logged::Vcpu second(b.mmu, VcpuId{1});
+  Full<Plain, LoggingHost> b(3);
+  Plain::Vcpu second(b.mmu, VcpuId{1});
   run_long(second, 1);
   CHECK(second.hw_state().cr3 == b.vcpu->hw_state().cr3);
   b.mmu.zap_all_fast();
@@ -309,7 +308,7 @@ struct Yielding : config::Default {
 };
 template <class C>
 std::uint64_t teardown_yields() {
-  Full<ShadowMmu<arch::X86_64, CrowdedLock, test::AnyPolicy, LoggingHost, C>, LoggingHost> b(150);
+  Full<ShadowMmu<arch::X86_64, CrowdedLock, test::AnyPolicy, TestHost, C>, LoggingHost> b(150);
   const std::uint64_t before = b.mmu.stats().yields;
   b.mmu.release();
   CHECK(b.mmu.stats().pages_used == 1);  // the root of the vCPU that is registered still

@@ -181,13 +181,13 @@ TEST_CASE("guest pages of 1 GiB over backing of every size") {
 TEST_CASE("a frame that hardware cannot name is the Host's error, not an entry") {
   struct Liar : TestHost {
     using TestHost::TestHost;
-    Backing backing(Gfn g, bool w) noexcept {
+    Backing backing(Gfn g, bool w) noexcept override {
       Backing b = TestHost::backing(g, w);
       if (g == Gfn{401}) b.pfn = Pfn{std::uint64_t{1} << 38};
       return b;
     }
   };
-  using M = ShadowMmu<arch::X86_64, lock::None, test::AnyPolicy, Liar>;
+  using M = ShadowMmu<arch::X86_64, lock::Checked<lock::Spin>, test::AnyPolicy, TestHost>;
   M::Caps caps;
   caps.host_address_bits = 46;
   Bench<M, Liar> b(caps);

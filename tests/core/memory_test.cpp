@@ -4,7 +4,7 @@
 namespace {
 using namespace shadowmmu;
 using namespace shadowmmu::test;
-using Mmu = ShadowMmu<arch::X86_64, lock::Checked<lock::None>, test::AnyPolicy, TestHost>;
+using Mmu = ShadowMmu<arch::X86_64, lock::Checked<lock::Spin>, test::AnyPolicy, TestHost>;
 
 /// One pass over everything that allocates. Returns: how many steps answered out of memory.
 unsigned scenario(std::uint64_t fail_in, std::uint64_t& allocations, bool& failed) {
@@ -107,25 +107,15 @@ TEST_CASE("every allocation in turn fails once: an error value, nothing half-don
 }
 
 /// Counts allocations while the Mmu's lock is held.
-struct LockProbe {
-  using Memory = memory::Up;
-  struct Token {};
-  static inline bool held = false;
-  void lock() noexcept { held = true; }
-  void unlock() noexcept { held = false; }
-  [[nodiscard]] bool contended() const noexcept { return false; }
-  [[nodiscard]] Token token() const noexcept { return {}; }
-  void verify(Token) const noexcept {}
-};
 struct ProbeHost : TestHost {
   using TestHost::TestHost;
   unsigned behind = 0;
-  Result<Hpa> alloc_frame(FrameKind k) noexcept {
-    behind += LockProbe::held ? 1U : 0U;
+  Result<Hpa> alloc_frame(FrameKind k) noexcept override {
+    behind += TurnLock::held ? 1U : 0U;
     return TestHost::alloc_frame(k);
   }
 };
-using ProbeMmu = ShadowMmu<arch::X86_64, LockProbe, test::AnyPolicy, ProbeHost>;
+using ProbeMmu = ShadowMmu<arch::X86_64, TurnLock, test::AnyPolicy, TestHost>;
 
 TEST_CASE("nothing is allocated behind the Mmu's lock, and an idle fault asks for nothing") {
   Bench<ProbeMmu, ProbeHost> b;

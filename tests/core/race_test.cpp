@@ -11,13 +11,13 @@ using namespace shadowmmu::test;
 struct MeddlingHost : TestHost {
   using TestHost::TestHost;
   std::function<void()> meddle;
-  Backing backing(Gfn g, bool write) noexcept {
+  Backing backing(Gfn g, bool write) noexcept override {
     const Backing b = TestHost::backing(g, write);
     if (auto m = std::exchange(meddle, nullptr)) m();
     return b;
   }
 };
-using Mmu = ShadowMmu<arch::X86_64, lock::Spin, test::AnyPolicy, MeddlingHost>;
+using Mmu = ShadowMmu<arch::X86_64, lock::Spin, test::AnyPolicy, TestHost>;
 
 struct Racing : Bench<Mmu, MeddlingHost> {
   Racing() {
@@ -90,9 +90,9 @@ TEST_CASE("Host answers: pending, poisoned, read-only, gone") {
     using TestHost::TestHost;
     Backing answer{};
     bool armed = false;
-    Backing backing(Gfn g, bool write) noexcept { return armed ? answer : TestHost::backing(g, write); }
+    Backing backing(Gfn g, bool write) noexcept override { return armed ? answer : TestHost::backing(g, write); }
   };
-  using M = ShadowMmu<arch::X86_64, lock::None, test::AnyPolicy, Answers>;
+  using M = Mmu;
   Bench<M, Answers> b;
   REQUIRE(b.mmu.add_slot(Gfn{0}, 1024).ok());
   b.map(1, 0x40'0000, 400);
@@ -139,19 +139,12 @@ TEST_CASE("a large page's entry changes between walk and lock, in a table that w
 }
 
 /// Runs a turn right before the lock is taken.
-struct TurnLock : lock::Spin {
-  static inline std::function<void()> turn;
-  void lock() noexcept {
-    if (auto t = std::exchange(turn, nullptr)) t();
-    lock::Spin::lock();
-  }
-};
 /// Memory at [32768, 33792) lies in 2 MiB pages of the Host's.
 struct HighHost : TestHost {
   HighHost() : TestHost(1024, 4096) {}
   HighHost(std::uint64_t, std::uint64_t) : HighHost() {}
-  void* guest_page(Gfn g) noexcept { return g.value() >= kHigh ? nullptr : TestHost::guest_page(g); }
-  Backing backing(Gfn g, bool w) noexcept {
+  void* guest_page(Gfn g) noexcept override { return g.value() >= kHigh ? nullptr : TestHost::guest_page(g); }
+  Backing backing(Gfn g, bool w) noexcept override {
     if (g.value() < kHigh) return TestHost::backing(g, w);
     Backing b;
     b.kind = Backing::Kind::Memory;
@@ -162,7 +155,7 @@ struct HighHost : TestHost {
   static constexpr std::uint64_t kHigh = 32768;
 };
 TEST_CASE("a large leaf stands where another vCPU's older walk expects a table: it goes, and the guest retries") {
-  using M = ShadowMmu<arch::X86_64, TurnLock, test::AnyPolicy, HighHost>;
+  using M = ShadowMmu<arch::X86_64, TurnLock, test::AnyPolicy, TestHost>;
   for (const bool again : {false, true}) {
     CAPTURE(again);
     Bench<M, HighHost> b;

@@ -253,7 +253,7 @@ TEST_CASE("every allocation of a slot change fails in turn: an error, nothing ch
 }
 TEST_CASE("more slots than the directory holds are refused") {
   TestHost host(1024, 16384);
-  ShadowMmu<arch::X86_64, lock::None, test::AnyPolicy, TestHost> mmu(host);
+  ShadowMmu<arch::X86_64, lock::Spin, test::AnyPolicy, TestHost> mmu(host);
   unsigned n = 0;
   Result<SlotId> last = Error::OutOfMemory;
   for (; n < 1000; ++n) {

@@ -22,13 +22,31 @@ using Kind = FaultOutcome::Kind;
 /// Somebody always waits for this lock, and gets a turn whenever it is taken.
 struct CrowdedLock : lock::Spin {
   static inline std::function<void()> turn;
+  static inline std::uint64_t taken = 0;
   [[nodiscard]] bool contended() const noexcept { return true; }
   void lock() noexcept {
     if (auto t = std::exchange(turn, nullptr)) {
       t();
       turn = std::move(t);
     }
+    taken += 1;
     lock::Spin::lock();
+  }
+};
+/// Lets another agent act once, the next time that the lock is about to be taken.
+struct TurnLock : lock::Spin {
+  static inline std::function<void()> turn;
+  static inline std::uint64_t taken = 0;
+  static inline bool held = false;
+  void lock() noexcept {
+    if (auto t = std::exchange(turn, nullptr)) t();
+    taken += 1;
+    lock::Spin::lock();
+    held = true;
+  }
+  void unlock() noexcept {
+    held = false;
+    lock::Spin::unlock();
   }
 };
 

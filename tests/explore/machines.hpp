@@ -3,8 +3,12 @@
 #include <doctest/doctest.h>
 
 #include <array>
+#include <cstring>
+#include <map>
 #include <memory>
 #include <set>
+#include <utility>
+#include <vector>
 
 #include "shadowmmu/grace/flush_waits.hpp"
 #include "shadowmmu/host/arena.hpp"
@@ -30,13 +34,49 @@ struct OneIrq {
 };
 using ExploredFlush = lock::Readers<ExploredSpin, grace::FlushWaits<OneIrq>>;
 
+/// Memory of one machine after another, since a search makes hundreds of thousands. That of many guest pages, of which
+/// few are touched, each machine maps itself.
+class Lender {
+ public:
+  Lender(std::uint64_t guest_pages, std::uint64_t frames)
+      : guest_(guest_pages > 64 ? 0 : guest_pages), frames_(frames) {
+    auto& spare = store()[{guest_, frames_}];
+    if (spare.empty()) {
+      memory_ = std::make_unique<Page[]>(guest_ + frames_);
+    } else {
+      memory_ = std::move(spare.back());
+      spare.pop_back();
+      std::memset(memory_.get(), 0, guest_ * kPageSize);
+    }
+  }
+  Lender(const Lender&) = delete;
+  ~Lender() { store()[{guest_, frames_}].push_back(std::move(memory_)); }
+  [[nodiscard]] char* guest() noexcept { return guest_ == 0 ? nullptr : memory_[0].bytes; }
+  [[nodiscard]] char* tables() noexcept { return memory_[guest_].bytes; }
+
+ private:
+  struct alignas(4096) Page {
+    char bytes[4096];
+  };
+  using Memory = std::unique_ptr<Page[]>;
+  static std::map<std::pair<std::uint64_t, std::uint64_t>, std::vector<Memory>>& store() {
+    static std::map<std::pair<std::uint64_t, std::uint64_t>, std::vector<Memory>> all;
+    return all;
+  }
+  std::uint64_t guest_, frames_;
+  Memory memory_;
+};
+
 /// Freed frames hold entries that are a leaf at every level and lead to kPoison. A flush returns when no CPU is in the
 /// middle of a guest's access, nor a reader behind OneIrq.
-class PoisonHost : public host::Arena {
+class PoisonHost : Lender, public host::Arena {
  public:
   static constexpr std::uint64_t kPoison = 0xdead, kEntry = kPoison << 12 | 0x87;
 
-  PoisonHost(std::uint64_t guest_pages, std::uint64_t frames) : Arena(guest_pages, frames) { OneIrq::off = 0; }
+  PoisonHost(std::uint64_t guest_pages, std::uint64_t frames)
+      : Lender(guest_pages, frames), Arena(guest_pages, frames, Lent{Lender::guest(), Lender::tables()}) {
+    OneIrq::off = 0;
+  }
   void free_frame(Hpa p) noexcept {
     auto* words = static_cast<std::uint64_t*>(to_virt(p));
     for (unsigned i = 0; i < kEntriesPerTable; ++i) words[i] = kEntry;

@@ -6,15 +6,12 @@
 #include <vector>
 
 #include "explore/machines.hpp"
+#include "explore/named.hpp"
 
 /// Small scenarios of the real Mmu, each with what must hold once its agents have ended: what the suite explores and
 /// `./dev explore` runs by name.
 namespace shadowmmu::test {
 
-struct Named {
-  std::string name;
-  std::function<sim::Scenario()> make;
-};
 using Kind = FaultOutcome::Kind;
 
 /// Effects: inside an agent, fails the run unless it holds.
@@ -410,8 +407,8 @@ sim::Scenario reader_below_bound() {
           }};
 }
 
-/// Everything that the suite explores: under both memory models, to two preemptions and at random beyond.
-[[nodiscard]] inline std::vector<Named> scenarios() {
+// Defined here for the one unit that includes this file: what the scenarios instantiate takes long to compile.
+std::vector<Named> scenarios() {
   using R = ExploredReaders;
   using S = ExploredSpin;
   return {

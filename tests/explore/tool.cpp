@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: BSL-1.0
 // The interleaving explorer by hand: lists, runs and replays the scenarios of scenarios.hpp.
 #define DOCTEST_CONFIG_IMPLEMENT
+#include <doctest/doctest.h>
+
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <exception>
+#include <stdexcept>
 
-#include "explore/scenarios.hpp"
+#include "explore/named.hpp"
 
 namespace {
 using namespace shadowmmu;

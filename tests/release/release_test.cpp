@@ -12,7 +12,7 @@
 #include "support/test_host.hpp"
 
 /// What an embedder can do wrong with the interface, in a release build: defined, and without an effect on anything
-/// else. What a debug build says stands in tests/core/misuse_test.cpp.
+/// else. What a debug build says stands in tests/exhaustive/misuse_test.cpp.
 namespace {
 using namespace shadowmmu;
 using namespace shadowmmu::test;

@@ -17,7 +17,8 @@ struct SmallLimit : config::Default {
 };
 
 /// An arena whose guest frames are shuffled over host frames, whose allocations can be made to fail, and whose freed
-/// frames are filled with entries that lead nowhere, so that hardware which still walks one is found out.
+/// frames are filled with entries that lead nowhere, so that hardware which still walks one is found out. What it
+/// answers is virtual: a test that needs other answers derives from it, and has no Mmu of its own to compile.
 class TestHost : public host::Arena {
  public:
   static constexpr std::uint64_t kPoison = 0x0000'0f00'dead'0067;
@@ -30,6 +31,7 @@ class TestHost : public host::Arena {
     whole_.resize(guest_pages / 512 + 1);
     read_only_.resize(guest_pages);
   }
+  virtual ~TestHost() = default;
   /// Effects: from now on the guest's memory lies in host pages of 2 MiB, shuffled as such. Requires: nothing is
   /// mapped.
   void use_large_pages(std::uint64_t seed) {
@@ -40,7 +42,7 @@ class TestHost : public host::Arena {
     for (std::uint64_t i = 0; i < blocks.size() * 512; ++i) place_[i] = blocks[i / 512] * 512 + i % 512;
     for (auto&& w : whole_) w = true;
   }
-  Result<Hpa> alloc_frame(FrameKind k) noexcept {
+  virtual Result<Hpa> alloc_frame(FrameKind k) noexcept {
     allocations += 1;
     if (fail_in != 0 && --fail_in == 0) {
       failures += 1;
@@ -48,22 +50,25 @@ class TestHost : public host::Arena {
     }
     return Arena::alloc_frame(k);
   }
-  void free_frame(Hpa p) noexcept {
+  virtual void free_frame(Hpa p) noexcept {
     auto* words = static_cast<std::uint64_t*>(to_virt(p));
     for (unsigned i = 0; i < kEntriesPerTable; ++i) words[i] = kPoison;
     Arena::free_frame(p);
   }
-  void kick_and_wait(VcpuId) noexcept { kicks += 1; }
+  virtual void flush(const FlushRequest& r) noexcept { Arena::flush(r); }
+  virtual void kick_and_wait(VcpuId) noexcept { kicks += 1; }
   bool should_yield() noexcept { return yield_at_once; }
   void wrote(Gfn first, std::uint64_t pages) noexcept {
     for (std::uint64_t i = 0; i < pages; ++i) told.insert(first.value() + i);
   }
-  void* guest_page(Gfn g) noexcept { return g.value() < pages_ ? Arena::guest_page(Gfn{place_[g.value()]}) : nullptr; }
+  virtual void* guest_page(Gfn g) noexcept {
+    return g.value() < pages_ ? Arena::guest_page(Gfn{place_[g.value()]}) : nullptr;
+  }
   GuestExchange guest_exchange(Gpa a, unsigned bytes, std::uint64_t old, std::uint64_t now) noexcept {
     if (frame_of(a).value() >= pages_ || read_only_[frame_of(a).value()]) return GuestExchange::ReadOnly;
     return exchange(static_cast<char*>(guest_page(frame_of(a))) + (a.value() & kPageMask), bytes, old, now);
   }
-  Backing backing(Gfn g, bool write) noexcept {
+  virtual Backing backing(Gfn g, bool write) noexcept {
     if (g.value() >= pages_) return {};
     Backing b = Arena::backing(Gfn{place_[g.value()]}, write);
     b.level = whole_[g.value() / 512] ? Level{2} : Level{1};

@@ -39,13 +39,12 @@ class Arena {
   static constexpr std::uint64_t kGuestBase = std::uint64_t{1} << 33;  ///< Hpa of guest frame 0, 1 GiB aligned
 
   /// Effects: guest_pages of zeroed guest memory from gfn 0, and room for table_frames frames. Throws std::bad_alloc.
-  Arena(std::uint64_t guest_pages, std::uint64_t table_frames)
-      : guest_pages_(guest_pages), table_frames_(table_frames), guest_(map(guest_pages)), tables_(map(table_frames)) {}
+  Arena(std::uint64_t guest_pages, std::uint64_t table_frames) : Arena(guest_pages, table_frames, Lent{}) {}
   Arena(const Arena&) = delete;
   Arena& operator=(const Arena&) = delete;
   ~Arena() {
-    ::munmap(guest_, guest_pages_ * kPageSize);
-    ::munmap(tables_, table_frames_ * kPageSize);
+    if (!lent_.guest) ::munmap(guest_, guest_pages_ * kPageSize);
+    if (!lent_.tables) ::munmap(tables_, table_frames_ * kPageSize);
   }
 
   Result<Hpa> alloc_frame(FrameKind) noexcept {
@@ -106,6 +105,19 @@ class Arena {
   [[nodiscard]] std::uint64_t guest_pages() const noexcept { return guest_pages_; }
 
  protected:
+  /// Memory that outlives the Arena, so that who makes very many need not have each page faulted in anew. Guest memory
+  /// is zeroed by the lender; what table frames hold is nobody's business. nullptr: the Arena maps its own.
+  struct Lent {
+    char* guest = nullptr;
+    char* tables = nullptr;
+  };
+  Arena(std::uint64_t guest_pages, std::uint64_t table_frames, Lent lent)
+      : guest_pages_(guest_pages),
+        table_frames_(table_frames),
+        lent_(lent),
+        guest_(lent.guest ? lent.guest : map(guest_pages)),
+        tables_(lent.tables ? lent.tables : map(table_frames)) {}
+
   static GuestExchange exchange(void* at, unsigned bytes, std::uint64_t old, std::uint64_t now) noexcept {
     bool done = false;
     if (bytes == 4) {
@@ -126,6 +138,7 @@ class Arena {
     return static_cast<char*>(p);
   }
   std::uint64_t guest_pages_, table_frames_;
+  Lent lent_;
   char* guest_;
   char* tables_;
   Level level_{1};

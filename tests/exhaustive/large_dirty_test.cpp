@@ -6,7 +6,7 @@
 namespace {
 using namespace shadowmmu;
 using namespace shadowmmu::test;
-using Mmu = ShadowMmu<arch::X86_64, lock::Checked<lock::Spin>, test::AnyPolicy, TestHost>;
+using Mmu = ShadowMmu<arch::X86_64, lock::Spin, test::AnyPolicy, TestHost>;
 constexpr std::uint64_t kOne = 0x4000'0000, kTwo = 0x4020'0000;
 constexpr std::uint64_t kDirty = 0x40, kAccessed = 0x20;
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
-#include "core/driven.hpp"
+#include "exhaustive/driven.hpp"
 
 /// PDPTEs: where they lie, when they are read, what hardware finds; and every bit of every guest entry and of CR3
 /// beside the oracle, with each width of physical addresses.
@@ -9,10 +9,10 @@ using namespace shadowmmu::test;
 /// One gfn far away holds what gfn 10 does.
 struct FarHost : TestHost {
   using TestHost::TestHost;
-  void* guest_page(Gfn g) noexcept { return TestHost::guest_page(g == alias ? Gfn{10} : g); }
+  void* guest_page(Gfn g) noexcept override { return TestHost::guest_page(g == alias ? Gfn{10} : g); }
   Gfn alias{~std::uint64_t{0}};
 };
-using Mmu = ShadowMmu<arch::X86_64, lock::Spin, reclaim::Fifo, FarHost>;
+using Mmu = ShadowMmu<arch::X86_64, lock::Spin, test::AnyPolicy, TestHost>;
 using Guest = Driven<Mmu, FarHost>;
 
 constexpr std::uint64_t kPagesOfMemory = Guest::kPages;

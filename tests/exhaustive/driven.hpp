@@ -17,19 +17,19 @@ struct Reached {
 /// A Host in whose answers another agent acts, once: as a table is read, or as it is asked what backs a page.
 struct MeddledHost : TestHost {
   using TestHost::TestHost;
-  void* guest_page(Gfn g) noexcept {
+  void* guest_page(Gfn g) noexcept override {
     if (reads_until != 0 && --reads_until == 0)
       if (auto m = std::exchange(at_read, nullptr)) m();
     return TestHost::guest_page(g);
   }
-  Backing backing(Gfn g, bool write) noexcept {
+  Backing backing(Gfn g, bool write) noexcept override {
     asked_to_write += write ? 1U : 0U;
     if (auto m = std::exchange(at_backing, nullptr)) m();
     Backing b = TestHost::backing(g, write);
     if (g == special) b = instead;
     return b;
   }
-  void kick_and_wait(VcpuId v) noexcept {
+  void kick_and_wait(VcpuId v) noexcept override {
     TestHost::kick_and_wait(v);
     if (auto m = std::exchange(at_kick, nullptr)) m();
   }

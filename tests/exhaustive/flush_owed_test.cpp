@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: BSL-1.0
-#include "core/driven.hpp"
+#include "exhaustive/driven.hpp"
 
 /// Who is flushed, of what; what an entry that changes must leave behind (D, a flush); MMIO entries under every change
 /// of the guest's; and what is read late.
 namespace {
 using namespace shadowmmu;
 using namespace shadowmmu::test;
-using Mmu = ShadowMmu<arch::X86_64, lock::Spin, reclaim::Fifo, MeddledHost>;
+using Mmu = ShadowMmu<arch::X86_64, lock::Spin, test::AnyPolicy, TestHost>;
 using Guest = Driven<Mmu, MeddledHost>;
 
 constexpr std::uint64_t kNx = std::uint64_t{1} << 63;

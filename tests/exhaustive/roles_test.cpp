@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: BSL-1.0
-#include "core/driven.hpp"
+#include "exhaustive/driven.hpp"
 
 /// F3: what a control bit changes is seen at the next access, though the tables are shadowed already: each bit is
 /// toggled under each access that may come before and after.
 namespace {
 using namespace shadowmmu;
 using namespace shadowmmu::test;
-using Mmu = ShadowMmu<arch::X86_64, lock::Spin, reclaim::Fifo, TestHost>;
+using Mmu = ShadowMmu<arch::X86_64, lock::Spin, test::AnyPolicy, TestHost>;
 using Guest = Driven<Mmu>;
 
 constexpr std::uint64_t kNx = std::uint64_t{1} << 63;

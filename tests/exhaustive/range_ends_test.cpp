@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: BSL-1.0
-#include "core/driven.hpp"
+#include "exhaustive/driven.hpp"
 
 /// First and last entries: of the window that a fault maps, of what a write to a table touches, of what a CPU lets go
 /// unsync; tables in slots that go.
 namespace {
 using namespace shadowmmu;
 using namespace shadowmmu::test;
-using Mmu = ShadowMmu<arch::X86_64, lock::Spin, reclaim::Fifo, MeddledHost>;
+using Mmu = ShadowMmu<arch::X86_64, lock::Spin, test::AnyPolicy, TestHost>;
 using Guest = Driven<Mmu, MeddledHost>;
 
 constexpr std::uint64_t kNx = std::uint64_t{1} << 63;
