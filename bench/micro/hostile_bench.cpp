@@ -82,6 +82,33 @@ void paths_sync(benchmark::State& state) {
       });
 }
 
+/// As many leaf tables as asked for, each full and written by the guest: a CR3 load brings all of them back.
+void tables_sync(benchmark::State& state) {
+  const auto tables = static_cast<std::uint64_t>(state.range(0));
+  constexpr std::uint64_t kWindow = std::uint64_t{8} << 30;
+  measure(
+      state, 3,
+      [tables] {
+        auto g = std::make_unique<Guest>(4000);
+        g->table(1)[0] = 2 << 12 | kUsed;
+        g->table(2)[0] = 3 << 12 | kUsed;
+        g->table(2)[8] = 4 << 12 | kUsed;
+        g->table(4)[0] = 5 << 12 | kUsed;
+        for (std::uint64_t t = 0; t < tables; ++t) {
+          g->table(3)[t] = g->table(5)[t] = (100 + t) << 12 | kUsed;
+          for (std::uint64_t i = 0; i < 512; ++i) g->table(100 + t)[i] = (1000 + (t * 512 + i) % 60000) << 12 | kUsed;
+        }
+        g->start();
+        for (std::uint64_t t = 0; t < tables; ++t)
+          for (std::uint64_t i = 0; i < 512; i += 8) g->touch(t << 21 | i << 12);
+        for (std::uint64_t t = 0; t < tables; ++t) g->touch(kWindow + (t << 12), true);
+        return g;
+      },
+      [](Guest& g) {
+        if (!g.load()) std::abort();
+      });
+}
+
 /// 2000 directories whose 512 entries all name one leaf table.
 std::unique_ptr<Guest> crowd() {
   constexpr std::uint64_t kDirectories = 2000;
@@ -153,6 +180,7 @@ void mappings_shrink(benchmark::State& state) {
 }
 
 BENCHMARK(paths_sync)->Iterations(1)->Unit(benchmark::kMillisecond);
+BENCHMARK(tables_sync)->Arg(1)->Arg(64)->Arg(512)->Iterations(1)->Unit(benchmark::kMillisecond);
 BENCHMARK(parents_unsync)->Iterations(1)->Unit(benchmark::kMillisecond);
 BENCHMARK(parents_flood)->Iterations(1)->Unit(benchmark::kMillisecond);
 BENCHMARK(parents_shrink)->Iterations(1)->Unit(benchmark::kMillisecond);

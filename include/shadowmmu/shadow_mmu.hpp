@@ -108,13 +108,8 @@ class Mmu {
   /// again while a page bears it (after 2^bits calls), such pages are freed first.
   void obsolete_all() noexcept { core::obsolete_all(state_); }
   /// Effects: frees up to `budget` obsolete pages, readers being waited for. Returns: how many. Locking: takes the
-  /// lock. Flush: done where owed.
-  std::uint32_t reclaim_obsolete(std::uint32_t budget) noexcept {
-    core::ExclusiveGuard<State> g(state_);
-    const std::uint32_t n = core::zap_obsolete(state_, g, budget);
-    g.settle_for_good();
-    return n;
-  }
+  /// lock, lets it go on the way. Flush: done where owed.
+  std::uint32_t reclaim_obsolete(std::uint32_t budget) noexcept { return core::reclaim_obsolete(state_, budget); }
   /// Effects: every MMIO entry made so far is invalid. Locking: none; once in 2^(generation bits) calls as
   /// zap_all_fast. Flush: none. Complexity: O(1). Source: KVM, "fast invalidate all mmio sptes" (2013).
   void invalidate_mmio() noexcept { core::MmioGeneration<State>::invalidate(state_); }

@@ -1,25 +1,30 @@
 // SPDX-License-Identifier: BSL-1.0
 #pragma once
 #include <cstdint>
+#include <functional>
 #include <type_traits>
+#include <utility>
 
 #include "shadowmmu/lock/spin.hpp"
 #include "shadowmmu/memory/smp.hpp"
 
 namespace shadowmmu::test {
 
-/// Memory accesses that are counted: each time that another entry (a 64-bit cell) or another list node or line of side
-/// words (the 64 bytes around a 32-bit cell) is looked at than by the access of its kind before.
+/// Memory accesses that are counted: each time that an entry (a 64-bit cell), a list node or a line of side words (the
+/// 64 bytes around a 32-bit cell) is looked at that is none of the last eight of its kind.
 struct CountingMemory : memory::Smp {
   static inline std::uint64_t touched = 0;
 
   template <class T>
   static void touch(const T& cell) noexcept {
-    static std::uintptr_t last[2] = {};
-    constexpr bool kEntry = sizeof(T) == 8;
-    const std::uintptr_t at = reinterpret_cast<std::uintptr_t>(&cell) >> (kEntry ? 3U : 6U);
-    if (last[kEntry ? 1 : 0] != at) touched += 1;
-    last[kEntry ? 1 : 0] = at;
+    static std::uintptr_t seen[2][8] = {};
+    static unsigned oldest[2] = {};
+    constexpr unsigned kKind = sizeof(T) == 8 ? 1 : 0;
+    const std::uintptr_t at = reinterpret_cast<std::uintptr_t>(&cell) >> (kKind == 1 ? 3U : 6U);
+    for (const std::uintptr_t s : seen[kKind])
+      if (s == at) return;
+    touched += 1;
+    seen[kKind][oldest[kKind]++ % 8] = at;
   }
   template <memory::Order O, class T>
   [[nodiscard]] static T load(const T& cell) noexcept {
@@ -53,20 +58,33 @@ struct CountingMemory : memory::Smp {
   }
 };
 
-/// A lock of one thread's that notes how much was touched in the longest hold; somebody always waits for it.
+/// A lock of one thread's that notes how much was touched in the longest hold, such around another lock apart (the
+/// slots lock, which no fault waits for); somebody always waits for it, and gets a turn whenever it is taken.
 struct WorkLock : lock::BasicSpin<CountingMemory> {
   static inline std::uint64_t most = 0;
+  static inline std::function<void()> turn;
   void lock() noexcept {
+    if (auto t = std::exchange(turn, nullptr)) {
+      t();
+      turn = std::move(t);
+    }
     lock::BasicSpin<CountingMemory>::lock();
+    outer_ = std::exchange(holder, this);
+    if (outer_ != nullptr) outer_->around_ = true;
+    around_ = false;
     began_ = CountingMemory::touched;
   }
   void unlock() noexcept {
-    if (const std::uint64_t n = CountingMemory::touched - began_; n > most) most = n;
+    if (const std::uint64_t n = CountingMemory::touched - began_; !around_ && n > most) most = n;
+    holder = outer_;
     lock::BasicSpin<CountingMemory>::unlock();
   }
   [[nodiscard]] bool contended() const noexcept { return true; }
 
  private:
+  static inline WorkLock* holder = nullptr;
+  WorkLock* outer_ = nullptr;
+  bool around_ = false;
   std::uint64_t began_ = 0;
 };
 

@@ -249,10 +249,13 @@ template <class S>
             v.paging.mode() == GuestMode::Bits32 ? static_cast<unsigned>(f.address.value() >> l.shift()) & 1U : 0U;
         const Role role =
             v.role.with_level(l.down()).with_direct(false).with_access(f.walk.above(down)).with_quadrant(q);
-        child = get_page(s, g, f.walk.table(down), role, v.magazine);
-        if (child == nullptr) return Fetched::OutOfMemory;
-        if (!gpte_unchanged(f, l.value())) return Fetched::Retry;
-        link_child(s, g, *p, i, *child);
+        for (;;) {
+          child = get_page(s, g, f.walk.table(down), role, v.magazine);
+          if (child == nullptr) return Fetched::OutOfMemory;
+          if (!gpte_unchanged(f, l.value())) return Fetched::Retry;
+          if (link_child(s, g, *p, i, *child)) break;
+          prepare_zap(s, g, *child);  // a new page is not unsync
+        }
         // The new page may shadow a table inside the very page that is to be mapped: no large mapping over it.
         goal = goal_level(f, g);
       }

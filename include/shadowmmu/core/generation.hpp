@@ -54,10 +54,11 @@ class Generations {
   static void finish(S& s) noexcept {
     ExclusiveGuard<S> g(s);
     Progress walk(s.obsolete);
+    unsigned waiting = 0;
     while (!s.obsolete.empty()) {
+      walk.add(zap_cost<S>(s.obsolete.front()));
       prepare_zap(s, g, s.obsolete.front());
-      walk.add(1);
-      if (walk.since_yield() % kFreeAtOnce == 0) g.free_unseen();
+      if (++waiting % kFreeAtOnce == 0) g.free_unseen();
       g.yield(walk);
     }
   }
@@ -86,13 +87,27 @@ void obsolete_all(S& s) noexcept {
   Generations<S>::begin(s, g);
 }
 
-/// Effects: zaps obsolete pages, oldest first, until `budget` of them are to be freed. Returns: how many are; roots in
-/// use, which only their vCPUs can let go, do not count.
+/// Effects: zaps obsolete pages, oldest first, until `budget` of them are to be freed, or as many as make one critical
+/// section. Returns: how many are to be freed; roots in use, which only their vCPUs can let go, do not count.
 template <class S>
 std::uint32_t zap_obsolete(S& s, ExclusiveGuard<S>& g, std::uint32_t budget) noexcept {
   std::uint32_t n = 0;
-  while (n < budget && !s.obsolete.empty()) n += prepare_zap(s, g, s.obsolete.front()) ? 1U : 0U;
+  for (unsigned cost = 0; n < budget && !s.obsolete.empty() && (cost < S::Config::kYieldPages || n == 0);) {
+    cost += zap_cost<S>(s.obsolete.front());
+    n += prepare_zap(s, g, s.obsolete.front()) ? 1U : 0U;
+  }
   return n;
+}
+/// Effects: frees up to `budget` obsolete pages, the lock let go between slices. Returns: how many. Flush: done.
+template <class S>
+std::uint32_t reclaim_obsolete(S& s, std::uint32_t budget) noexcept {
+  std::uint32_t freed = 0;
+  for (std::uint32_t n = 1; n != 0 && freed < budget; freed += n) {
+    ExclusiveGuard<S> g(s);
+    n = zap_obsolete(s, g, budget - freed);
+    g.settle_for_good();
+  }
+  return freed;
 }
 
 /// Effects: gives obsolete pages, and zapped ones that wait (for readers, too), back to the Host. Returns: whether

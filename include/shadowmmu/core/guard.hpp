@@ -8,20 +8,23 @@
 
 namespace shadowmmu::core {
 
+class Sync;
+
 /// A range of gfns that a walk goes through once, upwards.
 struct GfnCursor {
   Gfn next{};
   Gfn end{};
 };
 
-/// Proof that a walk which lets the lock go ends all the same: it takes from a list to which nothing is added, or
-/// moves a cursor upwards. Counts the work since the last yield. A walk over live pages need not end, since vCPUs add
-/// to them at every yield: it has no Progress.
+/// Proof that a walk which lets the lock go ends all the same: it takes from a list to which nothing is added, moves a
+/// cursor upwards, or leaves its number on what it has taken. Counts the work since the last yield. A walk over live
+/// pages need not end, since vCPUs add to them at every yield: it has no Progress.
 class Progress {
  public:
   template <class Page>
   explicit Progress(const ObsoletePages<Page>&) noexcept {}
   explicit Progress(const GfnCursor&) noexcept {}
+  explicit Progress(const Sync&) noexcept {}
   template <class Page>
   explicit Progress(const LivePages<Page>&) = delete;
   /// Effects: so many more pages (or their like in work) are done; childless ones count.

@@ -117,17 +117,14 @@ Mapped place_leaf(S& s, ExclusiveGuard<S>& g, typename S::Vcpu& v, SlotOf<S>& sl
     slot.give_heads(r.gfn, v.magazine.take_meta());
     head = slot.rmap(r.gfn, r.level);
   }
-  // Every 14th entry of a chain adds a descriptor: the moment to look at its length.
-  if (S::Rmap::add(s.cells, *head, EntryHandle(p.index, i))) {
-    const unsigned length = S::Rmap::length(s.cells, *head);
-    s.stats.peak(&Counters::rmap_longest, length);
-    if (length > S::Config::kLongChain) {
-      // The new handle's entry is still clear: take it out, drop the rest, put it back alone.
-      S::Rmap::remove(s.cells, *head, EntryHandle(p.index, i));
-      g.owe(rmap_zap_head(s, Entries<S>(g.held()), *head));
-      S::Rmap::add(s.cells, *head, EntryHandle(p.index, i));
-      s.stats.add(&Counters::rmap_zapped_long);
-    }
+  const EntryHandle own(p.index, i);
+  if (S::Rmap::crowded(s.cells, *head, own, S::Config::kLongChain)) {
+    g.owe(rmap_zap_head(s, Entries<S>(g.held()), *head));
+    s.stats.add(&Counters::rmap_zapped_long);
+  }
+  if (S::Rmap::add(s.cells, *head, own)) {
+    S::Rmap::spread(s.cells, *head, kCellsOfFault);
+    s.stats.peak(&Counters::rmap_longest, S::Rmap::length(s.cells, *head));
   }
   p.live = static_cast<std::uint16_t>(p.live + 1U);
   S::Memory::template store<Order::Release>(p.table[i], fresh);
@@ -160,8 +157,7 @@ template <class S>
   if (auto* c = child_of(s, p, i); c != nullptr && c->role == want && c->gfn == base) return c;
   g.owe(zap_entry(s, g.held(), p, i));
   auto* c = get_page(s, g, base, want, v.magazine);
-  if (c != nullptr) link_child(s, g, p, i, *c);
-  return c;
+  return c != nullptr && link_child(s, g, p, i, *c) ? c : nullptr;  // no direct page is unsync
 }
 
 }  // namespace shadowmmu::core

@@ -79,7 +79,6 @@ unsigned for_each_head(SlotOf<S>& slot, Gfn first, Gfn end, F&& visit) noexcept 
 /// Effects: drops every leaf that maps a gfn of [first, reached). Flush: by the guard.
 template <class S>
 RegionWork zap_leaves(S& s, ExclusiveGuard<S>& g, SlotOf<S>& slot, Gfn first, Gfn end) noexcept {
-  constexpr unsigned kLeavesAPage = 32;  // so many cost about what a shadow page does
   unsigned leaves = 0;
   const auto zap = [&](std::uint32_t& head) noexcept {
     if (S::Rmap::empty(head)) return;
@@ -87,11 +86,11 @@ RegionWork zap_leaves(S& s, ExclusiveGuard<S>& g, SlotOf<S>& slot, Gfn first, Gf
     g.owe(rmap_zap_head(s, Entries<S>(g.held()), head));
   };
   for (const Level l : kLargeLevels) zap(slot.large(first, l).rmap);
-  if (!slot.has_heads(first)) return {end, 1 + leaves / kLeavesAPage};
+  if (!slot.has_heads(first)) return {end, 1 + leaves / kEntriesAPage};
   std::uint32_t* const heads = slot.rmap(first, Level{1});
   std::uint64_t i = 0;
-  while (i < end - first && leaves < S::Config::kYieldPages * kLeavesAPage) zap(heads[i++]);
-  return {first + i, 1 + leaves / kLeavesAPage};
+  while (i < end - first && leaves < S::Config::kYieldPages * kEntriesAPage) zap(heads[i++]);
+  return {first + i, 1 + leaves / kEntriesAPage};
 }
 
 template <class S>

@@ -38,20 +38,20 @@ struct alignas(64) ShadowPage : Reclaim::PageState {
   std::uint16_t unsync_children = 0;  ///< bits set in `unsync_map`
   PageLife life = PageLife::Free;
   bool unsync = false;
-  std::uint8_t flood = 0;     ///< tracked writes since last walked
-  bool owns_side = false;     ///< `side` is this page's half of the frame it shares with its buddy
-  bool walked = false;        ///< a fault under way goes through it: not to be evicted by that fault
-  Generation generation = 0;  ///< stamped at creation
-  // Second line: what only creation, linking and zapping touch.
+  std::uint8_t flood = 0;          ///< tracked writes since last walked
+  bool owns_side = false;          ///< `side` is this page's half of the frame it shares with its buddy
+  bool walked = false;             ///< a fault under way goes through it: not to be evicted by that fault
+  std::uint16_t held = 0;          ///< vCPUs that hold it, so that an instruction of theirs ends: see holding.hpp
+  std::uint16_t own_children = 0;  ///< linked by this page alone, once; kept for policies that ask for Hook::Strand
+  Generation generation = 0;       ///< stamped at creation
+  // Second line: what only creation, linking, syncing and zapping touch.
   ListMemberHook list_hook;  ///< live, obsolete, invalid, or a batch
   ChainMemberHook hash_hook;
   std::uint32_t unsync_map = 0;  ///< cell with 512 bits; upper indirect levels only
   PageIndex index = kNoPage;
-  std::uint32_t roots = 0;         ///< vCPUs that use it as a root now
-  PageIndex sync_next = kNoPage;   ///< while unsync pages are brought back: the next of them
-  std::uint16_t held = 0;          ///< vCPUs that hold it, so that an instruction of theirs ends: see holding.hpp
-  std::uint16_t own_children = 0;  ///< linked by this page alone, once; kept for policies that ask for Hook::Strand
-  std::uint32_t serial = 0;        ///< tells successive pages under one index apart
+  std::uint32_t roots = 0;   ///< vCPUs that use it as a root now
+  std::uint32_t serial = 0;  ///< tells successive pages under one index apart
+  std::uint64_t synced = 0;  ///< the last sync that was through with it, or had begun when it was made: see sync.hpp
 };
 
 template <class Page>

@@ -12,8 +12,9 @@
 /// Shadow pages: found, created, linked below a parent.
 namespace shadowmmu::core {
 
-/// Cells that one fault or root load may take; its pages are kPagesAhead.
-inline constexpr unsigned kCellsAhead = 32;
+/// Cells that one fault or root load may take; its pages are kPagesAhead. What is ahead beyond is for lists that become
+/// long (HandleList::spread), several of them in one fault, and nothing fails without.
+inline constexpr unsigned kCellsOfFault = 32, kCellsAhead = 96;
 
 /// Returns: whether there is nothing to evict, to grow or to start before a fault. Complexity: six loads.
 template <class S>
@@ -31,8 +32,9 @@ template <class S>
   using Memory = typename S::Memory;
   const auto take = [&]() noexcept { return m.take_meta(); };
   if (s.pages.available() < kPagesAhead && !s.pages.full()) s.pages.template grow<Memory>(take);
-  if (s.cells.available() < kCellsAhead && !s.cells.full()) s.cells.template grow<Memory>(take);
-  while (s.pages.available() < kPagesAhead || s.cells.available() < kCellsAhead) {
+  while (s.cells.available() < kCellsAhead && !s.cells.full() && (s.cells.available() < kCellsOfFault || m.meta() > 15))
+    s.cells.template grow<Memory>(take);
+  while (s.pages.available() < kPagesAhead || s.cells.available() < kCellsOfFault) {
     if (evict(s, g, available_pages(s) + 8) == 0) return false;
     g.settle_for_good();
   }
@@ -84,8 +86,8 @@ inline constexpr unsigned kMostOfTable = 128, kObsoleteOfTable = 4, kThinAtOnce 
 static_assert(5 * kMostOfTable < 0xffff, "TrackCount counts them in 16 bits");
 
 /// Effects: makes sure that few obsolete pages and fewer than kMostOfTable pages of this level shadow the gfn, roots in
-/// use apart: zaps up to kThinAtOnce of them. A page of `level` is no part of the path of whoever needs one of `level`.
-/// Flush: by the guard. Complexity: O(pages in the bucket), and that of prepare_zap.
+/// use apart: zaps up to kThinAtOnce of them, fewer where they are full. A page of `level` is no part of the path of
+/// whoever needs one of `level`. Flush: by the guard. Complexity: O(pages in the bucket), and that of prepare_zap.
 template <class S>
 void thin_chain(S& s, ExclusiveGuard<S>& g, Gfn gfn, Level level) noexcept {
   unsigned obsolete = 0;
@@ -98,7 +100,7 @@ void thin_chain(S& s, ExclusiveGuard<S>& g, Gfn gfn, Level level) noexcept {
       same += 1;
   }
   if (obsolete <= kObsoleteOfTable && same < kMostOfTable) return;
-  for (unsigned n = 0; n < kThinAtOnce; ++n) {
+  for (unsigned cost = 0; cost < kThinAtOnce;) {
     typename S::Page* old = nullptr;
     for (auto& p : s.hash.bucket(gfn)) {
       if (p.gfn != gfn) continue;
@@ -107,6 +109,7 @@ void thin_chain(S& s, ExclusiveGuard<S>& g, Gfn gfn, Level level) noexcept {
     }
     if (old == nullptr) return;
     if (!s.obsolete_page(*old)) same -= 1;
+    cost += zap_cost<S>(*old);
     prepare_zap(s, g, *old);
   }
 }
@@ -127,6 +130,7 @@ template <class S>
   p->index = i;
   p->serial = ++s.serial;
   p->generation = s.generation;
+  p->synced = s.last_sync;
   p->life = PageLife::Linked;
   s.tables += 1;
   s.used += 1;
@@ -151,13 +155,18 @@ template <class S>
 
 /// Effects: finds or creates. A page that is found is brought up to date first, and so is what lies below it: a guest
 /// need not flush for non-present -> present, and flushes while the page was unlinked passed it by. An unsync leaf page
-/// stays unsync.
+/// stays unsync. Where more lies below than a slice of a sync looks at, the page gives way to a new one, and its
+/// children are found one by one as they are needed. Flush: by the guard.
 template <class S>
 [[nodiscard]] typename S::Page* get_page(S& s, ExclusiveGuard<S>& g, Gfn gfn, Role role, Magazine& m) noexcept {
   if (auto* p = find_page(s, g.held(), gfn, role)) {
     if constexpr (S::Arch::kGuests.indirect()) {
-      if (p->unsync) sync_entries(s, g, *p);
-      if (p->unsync_children != 0) sync_trees(s, g, [p](auto&& visit) { visit(*p); });
+      if (p->unsync) {
+        sync_entries(s, g, *p);
+        p->synced = s.last_sync;
+      }
+      if (p->unsync_children != 0 && !sync_slice(s, g, Sync(s.last_sync), [p](auto&& f) { return f(*p); }))
+        prepare_zap(s, g, *p);
     }
     if (!s.obsolete_page(*p)) return p;
   }
@@ -165,24 +174,28 @@ template <class S>
 }
 
 /// Effects: entry i of `parent` points at `child`. Requires: the entry is clear; child's entries are in place, which
-/// the release store makes visible before the link. Where child has kMostParents already, these lose it. Flush: none
-/// (non-present -> present); by the guard where others lose the child.
+/// the release store makes visible before the link. Where child has kMostParents already, these lose it. Returns:
+/// false, with nothing changed, where child is unsync and that cannot be marked upwards (kMostMarks). Flush: none
+/// (non-present
+/// -> present); by the guard where others lose the child.
 template <class S>
-void link_child(S& s, ExclusiveGuard<S>& g, typename S::Page& parent, unsigned i, typename S::Page& child) noexcept {
-  // Every 14th parent adds a descriptor: the moment to look at the length.
-  if (S::Parents::at_descriptor_end(s.cells, child.parents) &&
-      S::Parents::length(s.cells, child.parents) >= kMostParents) {
+[[nodiscard]] bool link_child(S& s, ExclusiveGuard<S>& g, typename S::Page& parent, unsigned i,
+                              typename S::Page& child) noexcept {
+  unsigned marks = kMostMarks;
+  if ((child.unsync || child.unsync_children != 0) && !mark_unsync_child(s, parent, i, marks)) return false;
+  if (S::Parents::crowded(s.cells, child.parents, EntryHandle(parent.index, i), kMostParents)) {
     s.stats.add(&Counters::parents_dropped);
     drop_parents(s, g, child);
   }
   SideAccess<S>::set_child(parent, i, child.index);
   tell_of_link(s, parent, child, true);
-  S::Parents::add(s.cells, child.parents, EntryHandle(parent.index, i));
+  if (S::Parents::add(s.cells, child.parents, EntryHandle(parent.index, i)))
+    S::Parents::spread(s.cells, child.parents, kCellsOfFault);
   parent.live = static_cast<std::uint16_t>(parent.live + 1U);
   s.stats.add(&Counters::links);
-  if (child.unsync || child.unsync_children != 0) mark_unsync_child(s, parent, i);
   S::Memory::template store<Order::Release>(parent.table[i], S::Arch::make_table(s.caps, s.table_address(child)));
   if constexpr (wants(S::Reclaim::kHooks, Hook::Entry)) s.reclaim.on_entry(parent, parent.live);
+  return true;
 }
 
 }  // namespace shadowmmu::core

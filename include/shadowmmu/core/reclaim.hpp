@@ -119,18 +119,26 @@ std::uint32_t evict_page(S& s, ExclusiveGuard<S>& g, typename S::Page& p, Evicti
   return freed + (prepare_zap(s, g, p) ? 1U : 0U);
 }
 
-/// Effects: zaps pages until `want` are available under the limit, `most` at most (more where victims take their
-/// children along): obsolete ones, then the policy's victims; settles, so that they are free. Returns: how many were
-/// freed. Flush: one for all, by the guard.
+/// Effects: zaps pages until `want` are available under the limit: obsolete ones, then the policy's victims; settles,
+/// so that they are free. A slice ends after `most` of them (more where victims take their children along), or as many
+/// as make one critical section. Returns: how many were freed. Flush: one for all, by the guard.
 template <class S>
 std::uint32_t evict(S& s, ExclusiveGuard<S>& g, std::uint64_t want, std::uint32_t most = ~0U) noexcept {
   std::uint32_t freed = 0;
-  const auto enough = [&]() noexcept { return freed >= most || std::uint64_t{s.used - freed} + want <= s.limit; };
-  while (!enough() && !s.obsolete.empty()) freed += zap_obsolete(s, g, 1);
+  std::uint64_t entries = 0;
+  const auto enough = [&]() noexcept {
+    const bool slice = most != ~0U && (freed >= most || freed + entries / kEntriesAPage >= S::Config::kYieldPages);
+    return (slice && freed != 0) || std::uint64_t{s.used - freed} + want <= s.limit;
+  };
+  while (!enough() && !s.obsolete.empty()) {
+    entries += s.obsolete.front().live;
+    freed += zap_obsolete(s, g, 1);
+  }
   const EvictionView<S> view(s);
   while (!enough()) {
     auto* victim = s.reclaim.victim(view);
     if (victim == nullptr) break;
+    entries += static_cast<typename S::Page&>(*victim).live;
     freed += evict_page(s, g, static_cast<typename S::Page&>(*victim), plan_of(s).children);
   }
   g.settle();

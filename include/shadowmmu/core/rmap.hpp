@@ -7,13 +7,19 @@
 
 namespace shadowmmu::core {
 
-/// 64 bytes that serve as a list descriptor or as the unsync bitmap of an upper table. All words are cells.
+/// 64 bytes that serve as a list descriptor, as the fan of a long list, or as the unsync bitmap of an upper table. All
+/// words are cells.
 union Cell {
   struct {
     std::uint32_t next;
     std::uint32_t count;
     std::uint32_t handle[14];
   } list;
+  struct {
+    std::uint32_t unused;
+    std::uint32_t count;     ///< handles of all parts
+    std::uint32_t part[14];  ///< lists of their own, none of them a fan
+  } fan;
   std::uint64_t bits[8];
 };
 static_assert(sizeof(Cell) == 64);
@@ -23,25 +29,38 @@ struct CellPool : IndexedPool<Cell> {
   std::uint64_t changes = 0;  ///< cell
 };
 
-/// A list of entry handles behind one 32-bit cell: empty (0), one handle inlined (tag set), or a chain of descriptors
-/// of 14. Serves rmaps (gfn -> leaf entries; `Shared`: lockless readers look at them) and parents (page -> table
-/// entries). Order is not kept. Changed under the Mmu's lock only.
-/// Invariant: only the first descriptor may have fewer than 14 handles, and never 0.
+/// A list of entry handles behind one 32-bit cell: empty (0), one handle inlined (tag set), a chain of descriptors of
+/// 14, or a fan of 14 such lists, among which a hash of the handle chooses. Serves rmaps (gfn -> leaf entries;
+/// `Shared`: lockless readers look at them) and parents (page -> table entries). Order is not kept. Changed under the
+/// Mmu's lock only. Invariant: only the first descriptor of a chain may have fewer than 14 handles, and never 0; a fan
+/// has more than 14. A table that is zapped takes 512 handles from 512 lists: that is why a long list is a fan, and why
+/// `crowded` wants no part of it long either. A guest that finds handles of one hash makes its own list crowded sooner.
 template <class M, bool Shared>
 class HandleList {
   using Order = memory::Order;
 
  public:
   static constexpr unsigned kPerCell = 14;
+  static constexpr unsigned kParts = 14;
+  /// Handles of a chain that becomes a fan, and of a part that makes its list crowded.
+  static constexpr unsigned kLong = 4 * kPerCell;
 
   [[nodiscard]] static constexpr bool is_chain(std::uint32_t head) noexcept {
-    return head != 0 && (head & EntryHandle::kTag) == 0;
+    return head != 0 && (head & (EntryHandle::kTag | kFan)) == 0;
+  }
+  [[nodiscard]] static constexpr bool is_fan(std::uint32_t head) noexcept {
+    return (head & (EntryHandle::kTag | kFan)) == kFan;
   }
   [[nodiscard]] static bool empty(const std::uint32_t& head) noexcept { return M::plain(head) == 0; }
-  /// Requires: cells.available() >= 1. Returns: whether a descriptor was added, which is the moment to look at the
-  /// length. Complexity: O(1).
+  /// Requires: cells.available() >= 1. Returns: whether a descriptor was added, which is the moment to `spread`.
+  /// Complexity: O(1).
   static bool add(CellPool& cells, std::uint32_t& head, EntryHandle h) noexcept {
     const std::uint32_t first = M::plain(head);
+    if (is_fan(first)) {
+      Cell& fan = fan_of(cells, first);
+      M::plain(fan.fan.count, M::plain(fan.fan.count) + 1);
+      return add(cells, fan.fan.part[part_of(h)], h);
+    }
     if (first == 0) {
       publish(head, h.word());
       return false;
@@ -68,9 +87,33 @@ class HandleList {
     M::plain(cell->list.count, n + 1);
     return fresh;
   }
-  /// Returns: whether it was there. Complexity: O(length / 14) cells.
+  /// Effects: a chain of more than kLong handles becomes a fan, where so many cells are available that `spare` are
+  /// left. Complexity: O(length).
+  static void spread(CellPool& cells, std::uint32_t& head, unsigned spare) noexcept {
+    const std::uint32_t first = M::plain(head);
+    if (!is_chain(first)) return;
+    const unsigned n = length(cells, head);
+    if (n <= kLong || cells.available() < 1 + kParts + n / kPerCell + spare) return;
+    const std::uint32_t c = cells.take<M>();
+    Cell& fan = *cells.at(c);
+    M::plain(fan.fan.count, n);
+    for (std::uint32_t& part : fan.fan.part) M::plain(part, 0);
+    for_each(cells, head, [&](EntryHandle h) { add(cells, fan.fan.part[part_of(h)], h); });
+    const Change change(cells);
+    publish(head, kFan | c);
+    give_chain(cells, first);
+  }
+  /// Returns: whether it was there. Complexity: O(kLong / 14) cells; O(length / 14) of a chain that was not spread.
   static bool remove(CellPool& cells, std::uint32_t& head, EntryHandle h) noexcept {
     const std::uint32_t start = M::plain(head);
+    if (is_fan(start)) {
+      Cell& fan = fan_of(cells, start);
+      if (!remove(cells, fan.fan.part[part_of(h)], h)) return false;
+      const std::uint32_t left = M::plain(fan.fan.count) - 1;
+      M::plain(fan.fan.count, left);
+      if (left == kPerCell) fold(cells, head);
+      return true;
+    }
     if (start == h.word()) {
       publish(head, 0);
       return true;
@@ -89,43 +132,83 @@ class HandleList {
     }
     return false;
   }
+  /// Effects: the list is empty, and f(EntryHandle) is called for each handle that was there; it must not change this
+  /// list. Complexity: O(length).
+  template <class F>
+  static void drain(CellPool& cells, std::uint32_t& head, F&& f) noexcept {
+    const std::uint32_t first = M::plain(head);
+    if (first == 0) return;
+    const Change change(cells);
+    publish(head, 0);
+    for_each(cells, first, f);
+    if (is_fan(first)) {
+      for (const std::uint32_t& part : fan_of(cells, first).fan.part)
+        if (is_chain(M::plain(part))) give_chain(cells, M::plain(part));
+      cells.give<M>(first & ~kFan);
+    } else if (is_chain(first)) {
+      give_chain(cells, first);
+    }
+  }
   /// Returns: some handle of a non-empty list. Complexity: O(1).
   [[nodiscard]] static EntryHandle any(const CellPool& cells, const std::uint32_t& head) noexcept {
     const std::uint32_t first = M::plain(head);
+    if (is_fan(first))
+      for (const std::uint32_t& part : fan_of(cells, first).fan.part)
+        if (!empty(part)) return any(cells, part);
     if (!is_chain(first)) return EntryHandle::from_word(first);
     const Cell& c = *cells.at(first);
     return EntryHandle::from_word(M::plain(c.list.handle[M::plain(c.list.count) - 1]));
   }
+  /// Calls f(EntryHandle) for each until it returns false; f must not change the list. Returns: whether it never did.
+  template <class F>
+  [[nodiscard]] static bool all_of(const CellPool& cells, const std::uint32_t& head, F&& f) noexcept {
+    const std::uint32_t first = M::plain(head);
+    if (first == 0) return true;
+    if (is_fan(first)) {
+      for (const std::uint32_t& part : fan_of(cells, first).fan.part)
+        if (!all_of(cells, part, f)) return false;
+      return true;
+    }
+    if (!is_chain(first)) return f(EntryHandle::from_word(first));
+    for (std::uint32_t c = first; c != 0; c = M::plain(cells.at(c)->list.next)) {
+      const Cell& cell = *cells.at(c);
+      for (unsigned i = 0; i < M::plain(cell.list.count); ++i)
+        if (!f(EntryHandle::from_word(M::plain(cell.list.handle[i])))) return false;
+    }
+    return true;
+  }
   /// Calls f(EntryHandle) for each; f must not change the list.
   template <class F>
   static void for_each(const CellPool& cells, const std::uint32_t& head, F&& f) noexcept {
-    const std::uint32_t first = M::plain(head);
-    if (first == 0) return;
-    if (!is_chain(first)) {
-      f(EntryHandle::from_word(first));
-      return;
-    }
-    for (std::uint32_t c = first; c != 0; c = M::plain(cells.at(c)->list.next)) {
-      const Cell& cell = *cells.at(c);
-      for (unsigned i = 0; i < M::plain(cell.list.count); ++i) f(EntryHandle::from_word(M::plain(cell.list.handle[i])));
-    }
+    static_cast<void>(all_of(cells, head, [&f](EntryHandle h) {
+      f(h);
+      return true;
+    }));
   }
   /// Returns: whether it holds exactly one handle. Complexity: O(1).
   [[nodiscard]] static bool single(const CellPool& cells, const std::uint32_t& head) noexcept {
     const std::uint32_t first = M::plain(head);
+    if (is_fan(first)) return false;
     if (!is_chain(first)) return first != 0;
     const Cell& c = *cells.at(first);
     return M::plain(c.list.count) == 1 && M::plain(c.list.next) == 0;
   }
-  /// Returns: whether the next handle takes a descriptor. Complexity: O(1).
-  [[nodiscard]] static bool at_descriptor_end(const CellPool& cells, const std::uint32_t& head) noexcept {
+  /// Returns: whether h would be one more than `most`, or its part of a fan is long. Complexity: O(1); O(length / 14)
+  /// of a chain for every 14th handle.
+  [[nodiscard]] static bool crowded(const CellPool& cells, const std::uint32_t& head, EntryHandle h,
+                                    unsigned most) noexcept {
     const std::uint32_t first = M::plain(head);
-    return is_chain(first) && M::plain(cells.at(first)->list.count) == kPerCell;
+    if (is_fan(first)) {
+      const Cell& fan = fan_of(cells, first);
+      return M::plain(fan.fan.count) >= most || crowded(cells, fan.fan.part[part_of(h)], h, kLong);
+    }
+    return is_chain(first) && M::plain(cells.at(first)->list.count) == kPerCell && length(cells, head) >= most;
   }
-  /// Returns: the number of handles. Complexity: O(length / 14).
+  /// Returns: the number of handles. Complexity: O(length / 14) of a chain, else O(1).
   [[nodiscard]] static unsigned length(const CellPool& cells, const std::uint32_t& head) noexcept {
     const std::uint32_t first = M::plain(head);
     if (first == 0) return 0;
+    if (is_fan(first)) return M::plain(fan_of(cells, first).fan.count);
     if (!is_chain(first)) return 1;
     unsigned n = 0;
     for (std::uint32_t c = first; c != 0; c = M::plain(cells.at(c)->list.next)) n += M::plain(cells.at(c)->list.count);
@@ -134,7 +217,7 @@ class HandleList {
 
   /// What a reader without the lock found on a list at one moment.
   struct Seen {
-    static constexpr unsigned kMost = 4 * kPerCell;
+    static constexpr unsigned kMost = kLong;
     Seen() noexcept {}  // NOLINT(modernize-use-equals-default): must not clear the words for each gfn of a slot
 
     [[nodiscard]] EntryHandle operator[](unsigned n) const noexcept { return EntryHandle::from_word(word[n]); }
@@ -150,6 +233,7 @@ class HandleList {
       const std::uint64_t before = M::template load<Order::Acquire>(cells.changes);
       out.count = 0;
       const std::uint32_t first = M::template load<Order::Acquire>(head);
+      if (is_fan(first)) break;  // it was long, and nobody need look inside without the lock
       if (!is_chain(first)) {
         if (first != 0) out.word[out.count++] = first;
         return;
@@ -182,6 +266,19 @@ class HandleList {
     CellPool& cells_;
   };
 
+  /// Tag of a head: the rest is the index of a fan's cell. Cells are fewer than 2^30, handles have the higher tag.
+  static constexpr std::uint32_t kFan = 1U << 30U;
+  [[nodiscard]] static Cell& fan_of(const CellPool& cells, std::uint32_t head) noexcept {
+    return *cells.at(head & ~kFan);
+  }
+  [[nodiscard]] static unsigned part_of(EntryHandle h) noexcept {
+    // Neighbouring tables that map one frame by the same entry must spread: murmur3's finalizer.
+    std::uint32_t x = h.word();
+    x = (x ^ x >> 16U) * 0x85eb'ca6bU;
+    x = (x ^ x >> 13U) * 0xc2b2'ae35U;
+    return static_cast<unsigned>((x >> 16U) * kParts >> 16U);
+  }
+
   /// Whoever reads the head finds what it leads to in place.
   static void publish(std::uint32_t& head, std::uint32_t word) noexcept {
     if constexpr (Shared)
@@ -206,6 +303,26 @@ class HandleList {
       c = M::plain(cell.list.next);
     }
     return true;
+  }
+  static void give_chain(CellPool& cells, std::uint32_t first) noexcept {
+    for (std::uint32_t c = first; c != 0;) {
+      const std::uint32_t next = M::plain(cells.at(c)->list.next);
+      cells.give<M>(c);
+      c = next;
+    }
+  }
+  /// Effects: a fan of kPerCell handles becomes a chain, of the cell that was the fan. Complexity: O(1).
+  static void fold(CellPool& cells, std::uint32_t& head) noexcept {
+    const std::uint32_t c = M::plain(head) & ~kFan;
+    std::uint32_t handle[kPerCell];
+    unsigned n = 0;
+    for_each(cells, head, [&](EntryHandle h) { handle[n++] = h.word(); });
+    Cell& cell = *cells.at(c);
+    for (const std::uint32_t& part : cell.fan.part)
+      if (is_chain(M::plain(part))) give_chain(cells, M::plain(part));
+    fill(cell, 0, n, handle[0]);
+    for (unsigned i = 1; i < n; ++i) M::plain(cell.list.handle[i], handle[i]);
+    publish(head, c);
   }
   static void shrink(CellPool& cells, std::uint32_t& head, Cell& first) noexcept {
     const std::uint32_t at = M::plain(head);

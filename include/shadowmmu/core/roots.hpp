@@ -195,7 +195,8 @@ template <class S>
       Gfn gfn;
       Role role;
       if (!detail::root_spec(s, v, i, gfn, role)) continue;
-      auto* p = get_page(s, g, gfn, role, v.magazine);
+      auto* p = find_page(s, g.held(), gfn, role);  // what lies below is brought up to date by the sync that is due
+      if (p == nullptr) p = create_page(s, g, gfn, role, v.magazine);
       if (p == nullptr) return false;
       r.page[i] = WeakPage{p->index, p->serial};
       walked.add(*p);

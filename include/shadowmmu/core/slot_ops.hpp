@@ -61,10 +61,12 @@ template <class S>
     apply_limit(s);
     beyond = s.used > s.limit ? s.used - s.limit : 0U;
   }
-  for (; beyond != 0; beyond -= beyond < kEvictAtOnce ? beyond : kEvictAtOnce) {
+  while (beyond != 0) {
     ExclusiveGuard<S> g(s);
-    if (evict(s, g, 0, kEvictAtOnce) == 0) break;
+    const std::uint32_t freed = evict(s, g, 0, kEvictAtOnce);
     g.settle_for_good();
+    if (freed == 0) break;
+    beyond -= freed < beyond ? freed : beyond;
   }
   const ExclusiveGuard<S> g(s);
   return least_limit(s);

@@ -46,9 +46,9 @@ template <class S>
   }
   const WeakPage self{p.index, p.serial};
   if (available_pages(s) <= kPagesAhead || !reserve_metadata(s, g, m)) return false;
-  while (s.cells.available() < kEntriesPerTable + kCellsAhead && !s.cells.full() && m.meta() > 6)
+  while (s.cells.available() < kEntriesPerTable + kCellsOfFault && !s.cells.full() && m.meta() > 6)
     s.cells.template grow<typename S::Memory>(take);
-  if (s.cells.available() < kEntriesPerTable + kCellsAhead || m.meta() < 4) return false;
+  if (s.cells.available() < kEntriesPerTable + kCellsOfFault || m.meta() < 4) return false;
   if (s.strong(self) != &p || !Arch::present(entry<S>(p, i))) return true;  // room was made of this very page
   const std::uint64_t e = entry<S>(p, i);
   const Gfn first = leaf_gfn<S>(p, i, e);
@@ -65,7 +65,7 @@ template <class S>
     S::Memory::template store<Order::Relaxed>(child->table[n], Arch::split(clean, down, n));
   }
   g.owe(drop_leaf(s, Entries<S>(g.held()), p, i));
-  link_child(s, g, p, i, *child);
+  if (!link_child(s, g, p, i, *child)) return false;  // no direct page is unsync: it never is
   s.stats.add(&Counters::splits);
   return true;
 }

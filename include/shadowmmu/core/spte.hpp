@@ -117,11 +117,7 @@ FlushOwed rmap_protect(S& s, Entries<S> h, SlotOf<S>& slot, Gfn g) noexcept {
 template <class S>
 FlushOwed rmap_zap_head(S& s, Entries<S> h, std::uint32_t& head) noexcept {
   FlushOwed owed;
-  while (!S::Rmap::empty(head)) {
-    const EntryHandle e = S::Rmap::any(s.cells, head);
-    S::Rmap::remove(s.cells, head, e);
-    owed |= clear_leaf(s, h, s.page(e.page()), e.entry());
-  }
+  S::Rmap::drain(s.cells, head, [&](EntryHandle e) { owed |= clear_leaf(s, h, s.page(e.page()), e.entry()); });
   return owed;
 }
 

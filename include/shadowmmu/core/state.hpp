@@ -77,6 +77,7 @@ struct State {
   Gfn invalidate_first{}, invalidate_end{};
   Generation generation = 0;
   std::uint32_t serial = 0;
+  std::uint64_t last_sync = 0;    ///< number of the sync that began last
   std::uint64_t generations = 0;  ///< changes so far, in full width
   std::uint64_t covered = 0;      ///< of them, those after which every vCPU has left its old root and flushed
   std::uint64_t epoch = 0;        ///< advances whenever a link or a root goes: what vCPUs remember of paths is void

@@ -98,38 +98,48 @@ void sync_entries(S& s, ExclusiveGuard<S>& g, typename S::Page& p) noexcept requ
   }
 }
 
-/// Effects: every unsync leaf table below the given pages is write-protected, marked synced and brought up to date.
-/// In this order: protect all, flush, clear the marks, read the guest's entries; else a write could slip in between.
-/// `each(f)` calls f on every page to start from. Flush: by the guard, and one before the tables are read.
-/// Complexity: O(unsync tables * 512).
+/// Effects: unsync leaf tables below the given pages, as many as fit a slice, are write-protected, marked synced and
+/// brought up to date. In this order: protect all, flush, clear the marks, read the guest's entries; else a write could
+/// slip in between. `each(f)` calls f on every page to start from until f returns false. Returns: whether the sync is
+/// through. Flush: by the guard, and one before the tables are read. Complexity: O(SyncSlice::kCost), see there.
 template <class S, class Each>
-void sync_trees(S& s, ExclusiveGuard<S>& g, Each&& each) noexcept requires(S::Arch::kGuests.indirect()) {
-  // A chain through the pages themselves, ended by a page that names itself: each is on it once, whatever leads to it.
-  PageIndex first = kNoPage;
-  each([&](typename S::Page& top) {
-    take_unsync(s, top, [&](typename S::Page& p) {
-      if (p.sync_next != kNoPage) return;
-      p.sync_next = first == kNoPage ? p.index : first;
-      first = p.index;
-      if (SlotOf<S>* slot = s.snapshot->find_any(p.gfn)) g.owe(rmap_protect(s, Entries<S>(g.held()), *slot, p.gfn));
+[[nodiscard]] bool sync_slice(S& s, ExclusiveGuard<S>& g, const Sync& sync, Each&& each) noexcept
+    requires(S::Arch::kGuests.indirect()) {
+  SyncSlice<S> slice;
+  const bool through = each([&](typename S::Page& top) {
+    return take_unsync(s, sync, slice, top, [&](typename S::Page& p) {
+      p.synced = sync.now();
+      unsigned leaves = 0;
+      if (SlotOf<S>* slot = s.snapshot->find_any(p.gfn)) {
+        if (const std::uint32_t* head = slot->rmap(p.gfn, Level{1})) leaves = S::Rmap::length(s.cells, *head);
+        g.owe(rmap_protect(s, Entries<S>(g.held()), *slot, p.gfn));
+      }
+      slice.take(p, leaves);
     });
   });
-  if (first == kNoPage) return;
+  if (slice.count == 0) return through;
   g.discharge();
-  for (PageIndex i = first; i != kNoPage;) {
-    auto& p = s.page(i);
-    const PageIndex next = std::exchange(p.sync_next, PageIndex{kNoPage});
-    i = next == i ? PageIndex{kNoPage} : next;
-    p.unsync = false;
-    sync_entries(s, g, p);
+  for (unsigned n = 0; n < slice.count; ++n) {
+    slice.table[n]->unsync = false;
+    sync_entries(s, g, *slice.table[n]);
   }
+  return through;
 }
+/// Effects: what is unsync below v's roots is brought back. Locking: the lock, let go between slices where somebody
+/// waits; v's roots may be stale afterwards. Complexity: O(pages with unsync ones below + unsync tables * 512).
 template <class S>
 void sync_roots(S& s, ExclusiveGuard<S>& g, typename S::Vcpu& v) noexcept requires(S::Arch::kGuests.indirect()) {
-  sync_trees(s, g, [&](auto&& visit) {
+  const Sync sync(s.last_sync);
+  Progress slices(sync);
+  const auto roots = [&](auto&& visit) {
     for (const WeakPage& w : v.root.page)
-      if (auto* root = s.strong(w)) visit(*root);
-  });
+      if (auto* root = s.strong(w); root != nullptr && !visit(*root)) return false;
+    return true;
+  };
+  while (!sync_slice(s, g, sync, roots)) {
+    slices.add(S::Config::kYieldPages);
+    g.yield(slices);
+  }
 }
 
 /// Effects: the entry for `a` below the given root is brought up to date where its page is unsync. Flush: the caller

@@ -107,10 +107,17 @@ void request_reload(S& s, Structure<S>) noexcept {
   for (auto& v : s.vcpus) S::Memory::template store<Order::Release>(v.reload, 1);
 }
 
+/// So many entries cost about what a page of few does. What counts pages for a critical section counts these too.
+inline constexpr unsigned kEntriesAPage = 32;
+template <class S>
+[[nodiscard]] unsigned zap_cost(const typename S::Page& p) noexcept {
+  return 1U + p.live / kEntriesAPage;
+}
+
 /// Effects: unlinks p from hash, rmaps, parents, children, counts and lists, and hands it to the guard to be freed; a
 /// root that a vCPU uses is marked invalid instead and follows when the last reference drops. Returns: whether it will
 /// be freed when the guard settles. Requires: p.life == Linked. Flush: structures, by the guard; none for a page of an
-/// earlier generation that no hardware can see. Complexity: O(entries of p + parents + rmap lengths / 14).
+/// earlier generation that no hardware can see. Complexity: O(entries of p + parents).
 template <class S>
 bool prepare_zap(S& s, ExclusiveGuard<S>& g, typename S::Page& p) noexcept {
   const Structure<S> h = g.held();
