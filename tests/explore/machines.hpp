@@ -78,8 +78,7 @@ class PoisonHost : Lender, public host::Arena {
     OneIrq::off = 0;
   }
   void free_frame(Hpa p) noexcept {
-    auto* words = static_cast<std::uint64_t*>(to_virt(p));
-    for (unsigned i = 0; i < kEntriesPerTable; ++i) words[i] = kEntry;
+    std::memcpy(to_virt(p), poison().data(), kPageSize);
     Arena::free_frame(p);
     freed.insert(p.value());
   }
@@ -91,8 +90,7 @@ class PoisonHost : Lender, public host::Arena {
   /// Returns: whether nobody has written what is free.
   [[nodiscard]] bool untouched() {
     for (const std::uint64_t p : freed)
-      for (unsigned i = 0; i < kEntriesPerTable; ++i)
-        if (static_cast<std::uint64_t*>(to_virt(Hpa{p}))[i] != kEntry) return false;
+      if (std::memcmp(to_virt(Hpa{p}), poison().data(), kPageSize) != 0) return false;
     return true;
   }
   void flush(const FlushRequest&) noexcept {
@@ -109,6 +107,17 @@ class PoisonHost : Lender, public host::Arena {
   std::array<std::uint64_t, 2> accessing{};  ///< cells: a guest's access is under way on that CPU
   bool large = false;
   std::set<std::uint64_t> freed;
+
+ private:
+  using Words = std::array<std::uint64_t, kEntriesPerTable>;
+  static const Words& poison() noexcept {
+    static const Words page = [] {
+      Words w;
+      w.fill(kEntry);
+      return w;
+    }();
+    return page;
+  }
 };
 
 /// The bound that scenarios reach with a few pages.

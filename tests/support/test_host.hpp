@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 #pragma once
+#include <array>
 #include <cstring>
 #include <set>
 #include <vector>
@@ -51,8 +52,12 @@ class TestHost : public host::Arena {
     return Arena::alloc_frame(k);
   }
   virtual void free_frame(Hpa p) noexcept {
-    auto* words = static_cast<std::uint64_t*>(to_virt(p));
-    for (unsigned i = 0; i < kEntriesPerTable; ++i) words[i] = kPoison;
+    static const auto poison = [] {
+      std::array<std::uint64_t, kEntriesPerTable> words;
+      words.fill(kPoison);
+      return words;
+    }();
+    std::memcpy(to_virt(p), poison.data(), kPageSize);
     Arena::free_frame(p);
   }
   virtual void flush(const FlushRequest& r) noexcept { Arena::flush(r); }

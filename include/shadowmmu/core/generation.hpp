@@ -92,7 +92,7 @@ void obsolete_all(S& s) noexcept {
 template <class S>
 std::uint32_t zap_obsolete(S& s, ExclusiveGuard<S>& g, std::uint32_t budget) noexcept {
   std::uint32_t n = 0;
-  for (unsigned cost = 0; n < budget && !s.obsolete.empty() && (cost < S::Config::kYieldPages || n == 0);) {
+  for (unsigned cost = 0; n < budget && !s.obsolete.empty() && cost < S::Config::kYieldPages;) {
     cost += zap_cost<S>(s.obsolete.front());
     n += prepare_zap(s, g, s.obsolete.front()) ? 1U : 0U;
   }
@@ -102,10 +102,11 @@ std::uint32_t zap_obsolete(S& s, ExclusiveGuard<S>& g, std::uint32_t budget) noe
 template <class S>
 std::uint32_t reclaim_obsolete(S& s, std::uint32_t budget) noexcept {
   std::uint32_t freed = 0;
-  for (std::uint32_t n = 1; n != 0 && freed < budget; freed += n) {
+  for (bool more = true; more && freed < budget;) {
     ExclusiveGuard<S> g(s);
-    n = zap_obsolete(s, g, budget - freed);
+    freed += zap_obsolete(s, g, budget - freed);
     g.settle_for_good();
+    more = !s.obsolete.empty();
   }
   return freed;
 }

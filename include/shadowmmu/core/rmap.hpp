@@ -132,7 +132,7 @@ class HandleList {
     }
     return false;
   }
-  /// Effects: the list is empty, and f(EntryHandle) is called for each handle that was there; it must not change this
+  /// Effects: the list is empty, and f(EntryHandle) is called for each handle that was there; it must change no
   /// list. Complexity: O(length).
   template <class F>
   static void drain(CellPool& cells, std::uint32_t& head, F&& f) noexcept {
