@@ -27,7 +27,7 @@ using Plain = ShadowMmu<arch::X86_64, lock::Spin, test::AnyPolicy, TestHost>;
 constexpr std::uint32_t kRsvd = pferr::kUser | pferr::kReserved | pferr::kPresent;
 
 TEST_CASE("8.10 a large leaf does not reach into a range whose invalidation is in progress") {
-  using M = ShadowMmu<arch::X86_64, TurnLock, test::AnyPolicy, TestHost>;
+  using M = ShadowMmu<arch::X86_64, MeddledLock, test::AnyPolicy, TestHost>;
   TestHost host(1024, 4096);
   host.use_large_pages(3);
   M mmu(host);
@@ -40,7 +40,7 @@ TEST_CASE("8.10 a large leaf does not reach into a range whose invalidation is i
     CHECK(v.lookup(Gva{514 << 12}).level == Level{1});
   }
   SUBCASE("a fault that asked the Host before it began") {
-    TurnLock::turn = [&] { mmu.invalidate_begin(Gfn{513}, 1); };
+    MeddledLock::turn = [&] { mmu.invalidate_begin(Gfn{513}, 1); };
     CHECK(v.handle_fault(Gva{514 << 12}, pferr::kWrite).kind == Kind::Resume);
   }
   CHECK_FALSE(v.lookup(Gva{513 << 12}).present);
@@ -206,14 +206,14 @@ TEST_CASE("8.1 an aged entry that a Host gives back read-only is flushed then: n
   host.unlisten(log);
 }
 TEST_CASE("an MMIO entry is not made from a table that was re-backed since it was walked") {
-  using M = ShadowMmu<arch::X86_64, TurnLock, test::AnyPolicy, TestHost>;
+  using M = ShadowMmu<arch::X86_64, MeddledLock, test::AnyPolicy, TestHost>;
   Bench<M, MovingHost> b(width46<M>());
   REQUIRE(b.mmu.add_slot(Gfn{0}, 1024).ok());
   b.map(1, 0x40'0000, 5000);
   M::Vcpu v(b.mmu);
   run_long(v, 1);
   const std::uint64_t t = b.leaf_table(1, 0x40'0000);
-  TurnLock::turn = [&] {
+  MeddledLock::turn = [&] {
     b.mmu.invalidate_begin(Gfn{t}, 1);
     std::memcpy(b.host.fresh, b.host.TestHost::guest_page(Gfn{t}), kPageSize);
     b.host.moved = t;
@@ -226,7 +226,7 @@ TEST_CASE("an MMIO entry is not made from a table that was re-backed since it wa
   CHECK(b.mmu.stats().mmio_hits == 0);
 }
 TEST_CASE("4.5 an entry is not believed once add_slot or invalidate_mmio has returned, though the fault began before") {
-  using M = ShadowMmu<arch::X86_64, TurnLock, test::AnyPolicy, TestHost>;
+  using M = ShadowMmu<arch::X86_64, MeddledLock, test::AnyPolicy, TestHost>;
   Bench<M> b(width46<M>());
   REQUIRE(b.mmu.add_slot(Gfn{0}, 1000).ok());
   b.map(1, 0x40'0000, 1010);
@@ -235,11 +235,11 @@ TEST_CASE("4.5 an entry is not believed once add_slot or invalidate_mmio has ret
   REQUIRE(read_fault(v, 0x40'0000).kind == Kind::Mmio);
   v.invlpg(Gva{0x70'0000});
   SUBCASE("a slot") {
-    TurnLock::turn = [&] { REQUIRE(b.mmu.add_slot(Gfn{1000}, 24).ok()); };
+    MeddledLock::turn = [&] { REQUIRE(b.mmu.add_slot(Gfn{1000}, 24).ok()); };
     CHECK(v.handle_fault(Gva{0x40'0000}, kRsvd, CpuMode{3, false}).kind == Kind::Resume);
   }
   SUBCASE("an invalidation") {
-    TurnLock::turn = [&] { b.mmu.invalidate_mmio(); };
+    MeddledLock::turn = [&] { b.mmu.invalidate_mmio(); };
     CHECK(v.handle_fault(Gva{0x40'0000}, kRsvd, CpuMode{3, false}).kind == Kind::Mmio);
   }
   CHECK(b.mmu.stats().mmio_hits == 0);

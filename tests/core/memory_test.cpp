@@ -111,11 +111,11 @@ struct ProbeHost : TestHost {
   using TestHost::TestHost;
   unsigned behind = 0;
   Result<Hpa> alloc_frame(FrameKind k) noexcept override {
-    behind += TurnLock::held ? 1U : 0U;
+    behind += MeddledLock::held ? 1U : 0U;
     return TestHost::alloc_frame(k);
   }
 };
-using ProbeMmu = ShadowMmu<arch::X86_64, TurnLock, test::AnyPolicy, TestHost>;
+using ProbeMmu = ShadowMmu<arch::X86_64, MeddledLock, test::AnyPolicy, TestHost>;
 
 TEST_CASE("nothing is allocated behind the Mmu's lock, and an idle fault asks for nothing") {
   Bench<ProbeMmu, ProbeHost> b;

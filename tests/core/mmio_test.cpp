@@ -15,7 +15,7 @@ struct TwoBits : config::Default {
   static constexpr unsigned kMmioGenerationBits = 2;
 };
 
-template <class C = config::Default, class L = TurnLock>
+template <class C = config::Default, class L = MeddledLock>
 struct Mmio : Bench<ShadowMmu<arch::X86_64, L, test::AnyPolicy, TestHost, C>> {
   using M = ShadowMmu<arch::X86_64, L, test::AnyPolicy, TestHost, C>;
   explicit Mmio(std::uint8_t width = 46) : Bench<M>(caps(width)) {
@@ -46,13 +46,13 @@ TEST_CASE("4.1 invalidating takes no lock and visits no page, but once in 2^bits
   REQUIRE(b.read(0x40'0000, 0).kind == Kind::Mmio);
   for (int round = 0; round < 3; ++round) {  // the generation is 1: a slot was added
     const std::uint64_t zapped = b.stats().pages_zapped;
-    const std::uint64_t before = TurnLock::taken;
+    const std::uint64_t before = MeddledLock::taken;
     b.mmu.invalidate_mmio();
     b.mmu.invalidate_mmio();
-    CHECK(TurnLock::taken == before);
+    CHECK(MeddledLock::taken == before);
     CHECK(b.stats().pages_zapped == zapped);
     b.mmu.invalidate_mmio();
-    CHECK(TurnLock::taken > before + 1);
+    CHECK(MeddledLock::taken > before + 1);
     b.mmu.invalidate_mmio();
   }
   CHECK(b.stats().mmio_wraps == 3);
@@ -189,8 +189,8 @@ TEST_CASE("4.5 a fault in the middle of an update finds the device, believes no 
     CHECK(b.stats().mmio_hits == before.mmio_hits);
     CHECK(b.stats().mmio_cached == before.mmio_cached);
   };
-  TurnLock::turn = [&] {  // the slots lock; the next is the Mmu's, inside the update
-    TurnLock::turn = fault;
+  MeddledLock::turn = [&] {  // the slots lock; the next is the Mmu's, inside the update
+    MeddledLock::turn = fault;
   };
   REQUIRE(b.mmu.add_slot(Gfn{7000}, 1).ok());
   CHECK(turns == 1);
@@ -275,9 +275,9 @@ TEST_CASE("4.7 writes to read-only memory are the embedder's, and are not rememb
 TEST_CASE("the last MMIO page answers without any lock, until the guest flushes it or the generation moves") {
   Mmio<> b;
   CHECK(b.read(0x40'0000, 0).kind == Kind::Mmio);
-  const std::uint64_t before = TurnLock::taken;
+  const std::uint64_t before = MeddledLock::taken;
   for (int i = 0; i < 5; ++i) CHECK(b.read(0x40'0010 + 8U * static_cast<unsigned>(i)).kind == Kind::Mmio);
-  CHECK(TurnLock::taken == before);
+  CHECK(MeddledLock::taken == before);
   CHECK(b.stats().mmio_cached == 5);
   CHECK(b.stats().faults_mmio == 6);
   // The guest unmaps the device and flushes, each way that it can: the page is forgotten.

@@ -34,7 +34,7 @@ struct CrowdedLock : lock::Spin {
   }
 };
 /// Lets another agent act once, the next time that the lock is about to be taken.
-struct TurnLock : lock::Spin {
+struct MeddledLock : lock::Spin {
   static inline std::function<void()> turn;
   static inline std::uint64_t taken = 0;
   static inline bool held = false;
