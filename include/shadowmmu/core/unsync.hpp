@@ -11,9 +11,10 @@ namespace shadowmmu::core {
 /// Links to mark that one page may cost which becomes unsync. A guest may share tables so that paths are very many:
 /// such a page stays write-protected.
 inline constexpr unsigned kMostMarks = 1024;
-/// Pages of one guest table that are unsync at most: one, or two halves of a table of 4-byte entries. In more roles
-/// than that it stays write-protected, since all of them go at once where it becomes an upper table.
-inline constexpr unsigned kMostUnsyncOfTable = 2;
+/// Pages of one guest table that are unsync at most. In more roles than that it stays write-protected, since all of
+/// them go at once where it becomes an upper table. A guest that tries every control bit has some dozens; with four, a
+/// guest that writes its tables under changing controls was ten times slower.
+inline constexpr unsigned kMostUnsyncOfTable = 64;
 
 /// Effects: entry i of p leads to an unsync page: bit and count there, and on every path up. Invariant: the bits of
 /// all ancestors cover every unsync page below; extra bits may linger until the next sync clears them. So the ancestors
