@@ -173,7 +173,8 @@ class Mmu {
 
   /// Effects: at most n shadow pages from now on, or the least that can work if that is more; excess pages go now.
   /// Soft: a fault or a root load that has begun may exceed it by up to three pages rather than fail.
-  /// Returns: that least number. Locking: takes the lock, let go after every 8 pages. Flush: done, one each time.
+  /// Returns: that least number. Locking: takes the lock, let go after every 8 pages, fewer full ones. Flush: done, one
+  /// each time.
   std::uint32_t set_limit(std::uint32_t n) noexcept { return core::set_limit(state_, n); }
   /// Effects: frees up to n shadow pages, obsolete ones first. Returns: how many. Locking, flush: as set_limit.
   std::uint32_t shrink(std::uint32_t n) noexcept { return core::shrink_by(state_, n); }

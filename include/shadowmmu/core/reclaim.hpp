@@ -125,20 +125,20 @@ std::uint32_t evict_page(S& s, ExclusiveGuard<S>& g, typename S::Page& p, Evicti
 template <class S>
 std::uint32_t evict(S& s, ExclusiveGuard<S>& g, std::uint64_t want, std::uint32_t most = ~0U) noexcept {
   std::uint32_t freed = 0;
-  std::uint64_t entries = 0;
+  unsigned cost = 0;
   const auto enough = [&]() noexcept {
-    const bool slice = most != ~0U && (freed >= most || freed + entries / kEntriesAPage >= S::Config::kYieldPages);
+    const bool slice = most != ~0U && (freed >= most || cost >= S::Config::kYieldPages);
     return (slice && freed != 0) || std::uint64_t{s.used - freed} + want <= s.limit;
   };
   while (!enough() && !s.obsolete.empty()) {
-    entries += s.obsolete.front().live;
+    cost += zap_cost<S>(s.obsolete.front());
     freed += zap_obsolete(s, g, 1);
   }
   const EvictionView<S> view(s);
   while (!enough()) {
     auto* victim = s.reclaim.victim(view);
     if (victim == nullptr) break;
-    entries += static_cast<typename S::Page&>(*victim).live;
+    cost += zap_cost<S>(static_cast<typename S::Page&>(*victim));
     freed += evict_page(s, g, static_cast<typename S::Page&>(*victim), plan_of(s).children);
   }
   g.settle();
