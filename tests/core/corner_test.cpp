@@ -147,63 +147,62 @@ struct FlushLog : host::FlushListener {
     return false;
   }
 };
-TEST_CASE("8.1 an aged entry that a read fault makes read-only under a log is flushed: a TLB may write by it") {
-  using M = ShadowMmu<arch::Ept, lock::Spin, test::AnyPolicy, TestHost>;
-  TestHost host(1024, 4096);
-  FlushLog log;
-  host.listen(log);
-  M::Caps c;
-  c.accessed_dirty = false;
-  M mmu(host, c);
-  const SlotId slot = mmu.add_slot(Gfn{0}, 1024).value();
-  M::Vcpu writer(mmu, VcpuId{0});
-  M::Vcpu reader(mmu, VcpuId{1});
-  REQUIRE(writer.enter() == EnterOutcome::Enter);
-  REQUIRE(reader.enter() == EnterOutcome::Enter);
-  REQUIRE(mmu.start_dirty_log(slot).ok());
-  const Gva a{300 << 12};
-  REQUIRE(writer.handle_fault(a, pferr::kWrite).kind == Kind::Resume);
-  CHECK(mmu.clear_young(Gfn{300}, 1));
-  log.seen.clear();
-  REQUIRE(reader.handle_fault(a, 0).kind == Kind::Resume);
-  CHECK_FALSE(reader.lookup(a).rights.write());
-  std::uint64_t words[16];
-  REQUIRE(mmu.fetch_dirty_log(slot, 0, 16, words).ok());
-  CHECK((words[300 / 64] >> (300 % 64) & 1) == 1);
-  CHECK(log.covers(300));
-  host.unlisten(log);
-}
-/// Shares frames until somebody writes: a read is given no right to write, whoever had it.
+/// Shares frames until somebody writes, where it is told to: a read is given no right to write, whoever had it.
 struct SharingHost : TestHost {
   using TestHost::TestHost;
+  bool shares = false;
   Backing backing(Gfn g, bool write) noexcept override {
     Backing b = TestHost::backing(g, write);
-    b.writable = write;
+    if (shares) b.writable = write;
     return b;
   }
 };
-TEST_CASE("8.1 an aged entry that a Host gives back read-only is flushed then: no later protector would do it") {
+/// Two vCPUs on a second-level table without A and D bits.
+struct Aged {
   using M = ShadowMmu<arch::Ept, lock::Spin, test::AnyPolicy, TestHost>;
-  SharingHost host(1024, 4096);
+  Aged() {
+    host.listen(log);
+    slot = mmu.add_slot(Gfn{0}, 1024).value();
+    REQUIRE(writer.enter() == EnterOutcome::Enter);
+    REQUIRE(reader.enter() == EnterOutcome::Enter);
+  }
+  ~Aged() { host.unlisten(log); }
+  static M::Caps caps() {
+    M::Caps c;
+    c.accessed_dirty = false;
+    return c;
+  }
+  /// One writes the page, it is aged, and the other reads it.
+  void written_aged_read() {
+    REQUIRE(writer.handle_fault(kAt, pferr::kWrite).kind == Kind::Resume);
+    CHECK(mmu.clear_young(Gfn{300}, 1));
+    log.seen.clear();
+    REQUIRE(reader.handle_fault(kAt, 0).kind == Kind::Resume);
+    CHECK_FALSE(reader.lookup(kAt).rights.write());
+  }
+  static constexpr Gva kAt{300 << 12};
+  SharingHost host{1024, 4096};
   FlushLog log;
-  host.listen(log);
-  M::Caps c;
-  c.accessed_dirty = false;
-  M mmu(host, c);
-  const SlotId slot = mmu.add_slot(Gfn{0}, 1024).value();
-  M::Vcpu writer(mmu, VcpuId{0});
-  M::Vcpu reader(mmu, VcpuId{1});
-  REQUIRE(writer.enter() == EnterOutcome::Enter);
-  REQUIRE(reader.enter() == EnterOutcome::Enter);
-  const Gva a{300 << 12};
-  REQUIRE(writer.handle_fault(a, pferr::kWrite).kind == Kind::Resume);
-  CHECK(mmu.clear_young(Gfn{300}, 1));
-  log.seen.clear();
-  REQUIRE(reader.handle_fault(a, 0).kind == Kind::Resume);
-  CHECK_FALSE(reader.lookup(a).rights.write());
-  REQUIRE(mmu.start_dirty_log(slot).ok());
-  CHECK(log.covers(300));
-  host.unlisten(log);
+  M mmu{host, caps()};
+  SlotId slot{};
+  M::Vcpu writer{mmu, VcpuId{0}};
+  M::Vcpu reader{mmu, VcpuId{1}};
+};
+TEST_CASE("8.1 an aged entry that a read fault makes read-only under a log is flushed: a TLB may write by it") {
+  Aged b;
+  REQUIRE(b.mmu.start_dirty_log(b.slot).ok());
+  b.written_aged_read();
+  std::uint64_t words[16];
+  REQUIRE(b.mmu.fetch_dirty_log(b.slot, 0, 16, words).ok());
+  CHECK((words[300 / 64] >> (300 % 64) & 1) == 1);
+  CHECK(b.log.covers(300));
+}
+TEST_CASE("8.1 an aged entry that a Host gives back read-only is flushed then: no later protector would do it") {
+  Aged b;
+  b.host.shares = true;
+  b.written_aged_read();
+  REQUIRE(b.mmu.start_dirty_log(b.slot).ok());
+  CHECK(b.log.covers(300));
 }
 TEST_CASE("an MMIO entry is not made from a table that was re-backed since it was walked") {
   using M = ShadowMmu<arch::X86_64, MeddledLock, test::AnyPolicy, TestHost>;
