@@ -12,10 +12,10 @@
 /// pages fit; what is missing is that they are left in peace.
 ///
 /// The MMU sees faults, not instructions. A vCPU whose faults at the limit made pages for the same sixteen addresses
-/// 256 times in a row, with no other address among them, makes no
-/// progress. From then on the pages that its faults walk through are *held*: eviction passes them by, as it does roots
-/// in use. The first fault at the limit on another address, or another root, lets them go. Policies of reclaim are not
-/// concerned before that: a vCPU that gets on holds nothing.
+/// 256 times in a row, with no other address among them, makes no progress. From then on the pages that its faults walk
+/// through are *held*: eviction passes them by, as it does roots in use. The first fault at the limit on another
+/// address, or another root, lets them go. Policies of reclaim are not concerned before that: a vCPU that gets on holds
+/// nothing.
 ///
 ///     free --(256 repeats in a row)--> holding --(another address, another root)--> free
 namespace shadowmmu::core {

@@ -51,7 +51,7 @@ struct alignas(64) ShadowPage : Reclaim::PageState {
   PageIndex index = kNoPage;
   std::uint32_t roots = 0;   ///< vCPUs that use it as a root now
   std::uint32_t serial = 0;  ///< tells successive pages under one index apart
-  std::uint64_t synced = 0;  ///< the last sync that was through with it, or had begun when it was made: see sync.hpp
+  std::uint64_t synced = 0;  ///< the last sync that was through with it, or had begun when it was made: see unsync.hpp
 };
 
 template <class Page>

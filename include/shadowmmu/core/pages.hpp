@@ -175,9 +175,8 @@ template <class S>
 
 /// Effects: entry i of `parent` points at `child`. Requires: the entry is clear; child's entries are in place, which
 /// the release store makes visible before the link. Where child has kMostParents already, these lose it. Returns:
-/// false, with nothing changed, where child is unsync and that cannot be marked upwards (kMostMarks). Flush: none
-/// (non-present
-/// -> present); by the guard where others lose the child.
+/// false, with nothing changed, where child is unsync and that cannot be marked upwards (kMostMarks). Flush: none,
+/// since a non-present entry becomes present; by the guard where others lose the child.
 template <class S>
 [[nodiscard]] bool link_child(S& s, ExclusiveGuard<S>& g, typename S::Page& parent, unsigned i,
                               typename S::Page& child) noexcept {
