@@ -183,34 +183,38 @@ class World {
   }
 
   // --- the mirror of the guest's tables -----------------------------------------------------------------------
+  [[nodiscard]] std::uint64_t* mirror(std::uint64_t gfn) { return &mirror_[(gfn - 16) * 512]; }
   void remember() {
     for (std::uint64_t f = 16; f < me_->guest.table_end; ++f)
-      std::memcpy(&mirror_[(f - 16) * 512], host_.guest_page(Gfn{f}), kPageSize);
+      std::memcpy(mirror(f), host_.guest_page(Gfn{f}), kPageSize);
   }
   /// Tables may differ from the mirror only by `must` (if given, all of it) and `may`.
   void compare(const sim::EntryUpdates* must, const sim::EntryUpdates* may) {
-    std::map<std::uint64_t, std::uint64_t> required;
-    std::map<std::uint64_t, std::uint64_t> optional;
-    const auto collect = [](const sim::EntryUpdates* list, std::map<std::uint64_t, std::uint64_t>& into) {
+    std::map<std::uint64_t, std::uint64_t> allowed_bits;
+    const auto each = [&](const sim::EntryUpdates* list, auto&& f) {
       if (list == nullptr) return;
-      for (const auto& u : *list) into[u.gpa.value() & ~7ULL] |= u.value << (u.gpa.value() & 4 ? 32 : 0);
+      for (const auto& u : *list) {
+        const std::uint64_t at = u.gpa.value() & ~7ULL, gfn = at >> 12;
+        if (gfn >= 16 && gfn < me_->guest.table_end) f(at, u.value << (u.gpa.value() & 4 ? 32 : 0));
+      }
     };
-    collect(must, required);
-    collect(may, optional);
+    for (const auto* list : {must, may}) each(list, [&](std::uint64_t at, std::uint64_t v) { allowed_bits[at] |= v; });
     for (std::uint64_t f = 16; f < me_->guest.table_end; ++f) {
       const auto* now = static_cast<const std::uint64_t*>(host_.guest_page(Gfn{f}));
+      if (std::memcmp(now, mirror(f), kPageSize) == 0) continue;
       for (unsigned i = 0; i < 512; ++i) {
-        const std::uint64_t was = mirror_[(f - 16) * 512 + i];
-        const std::uint64_t at = f << 12 | i * 8;
-        if (now[i] == was && required.empty()) continue;
-        const std::uint64_t need = required.count(at) != 0 ? required[at] : 0;
-        const std::uint64_t can = need | (optional.count(at) != 0 ? optional[at] : 0);
-        if ((now[i] & ~(was | can)) != 0 || (was & ~now[i]) != 0) return fail("a guest table changed beyond A and D");
-        if ((need & ~now[i]) != 0) return fail("an A or D bit that the access owes is missing");
-        if (now[i] != was) wrote(f);
+        const std::uint64_t was = mirror(f)[i];
+        if (now[i] == was) continue;
+        const auto can = allowed_bits.find(f << 12 | i * 8);
+        if ((now[i] & ~(was | (can != allowed_bits.end() ? can->second : 0))) != 0 || (was & ~now[i]) != 0)
+          return fail("a guest table changed beyond A and D");
+        mirror(f)[i] = now[i];
+        wrote(f);
       }
     }
-    remember();
+    each(must, [&](std::uint64_t at, std::uint64_t v) {
+      if ((v & ~mirror(at >> 12)[(at & kPageMask) / 8]) != 0) fail("an A or D bit that the access owes is missing");
+    });
   }
 
   /// The vCPU, out of the guest: its next access comes after enter().
