@@ -6,7 +6,6 @@
 #include <cstring>
 #include <map>
 #include <memory>
-#include <set>
 #include <utility>
 #include <vector>
 
@@ -75,22 +74,25 @@ class PoisonHost : Lender, public host::Arena {
 
   PoisonHost(std::uint64_t guest_pages, std::uint64_t frames)
       : Lender(guest_pages, frames), Arena(guest_pages, frames, Lent{Lender::guest(), Lender::tables()}) {
+    freed_.resize(frames);
     OneIrq::off = 0;
   }
   void free_frame(Hpa p) noexcept {
-    std::memcpy(to_virt(p), poison().data(), kPageSize);
     Arena::free_frame(p);
-    freed.insert(p.value());
+    if (over) return;
+    std::memcpy(to_virt(p), poison().data(), kPageSize);
+    freed_[number(p)] = true;
   }
   Result<Hpa> alloc_frame(FrameKind k) noexcept {
     const Result<Hpa> r = Arena::alloc_frame(k);
-    if (r.ok()) freed.erase(r.value().value());
+    if (r.ok()) freed_[number(r.value())] = false;
     return r;
   }
   /// Returns: whether nobody has written what is free.
   [[nodiscard]] bool untouched() {
-    for (const std::uint64_t p : freed)
-      if (std::memcmp(to_virt(Hpa{p}), poison().data(), kPageSize) != 0) return false;
+    for (std::size_t n = 0; n < freed_.size(); ++n)
+      if (freed_[n] && std::memcmp(to_virt(Hpa{kTableBase + n * kPageSize}), poison().data(), kPageSize) != 0)
+        return false;
     return true;
   }
   void flush(const FlushRequest&) noexcept {
@@ -106,9 +108,10 @@ class PoisonHost : Lender, public host::Arena {
   }
   std::array<std::uint64_t, 2> accessing{};  ///< cells: a guest's access is under way on that CPU
   bool large = false;
-  std::set<std::uint64_t> freed;
+  bool over = false;  ///< the machine is taken down: nobody is left who could use what is freed
 
  private:
+  static std::size_t number(Hpa p) noexcept { return (p.value() - kTableBase) / kPageSize; }
   using Words = std::array<std::uint64_t, kEntriesPerTable>;
   static const Words& poison() noexcept {
     static const Words page = [] {
@@ -118,6 +121,8 @@ class PoisonHost : Lender, public host::Arena {
     }();
     return page;
   }
+
+  std::vector<bool> freed_;  ///< by the number of the frame
 };
 
 /// The bound that scenarios reach with a few pages.
@@ -142,6 +147,7 @@ struct Direct {
     reader = std::make_unique<typename Mmu::Reader>(mmu);
   }
   ~Direct() {
+    host.over = true;
     reader.reset();
     for (auto& v : vcpu) v.reset();
   }
@@ -205,6 +211,7 @@ struct Shadow {
     reader = std::make_unique<typename Mmu::Reader>(mmu);
   }
   ~Shadow() {
+    host.over = true;
     reader.reset();
     for (auto& v : vcpu) v.reset();
   }

@@ -277,6 +277,7 @@ class Execution {
   // Which buffers must have the choice to drain before an access to `where` that also drains `drainer`'s buffer:
   // those that hold a store to it, or to what drains with such a store (the order of two stores to one cell counts).
   void add_drains(Options& o, Footprint where, unsigned drainer) const {
+    if (std::all_of(agents_.begin(), agents_.end(), [](auto& a) { return a->buffer.empty(); })) return;
     std::array<std::size_t, kMaxAgents> depth{};  // entries of each buffer that may drain
     std::array<std::size_t, kMaxAgents> first;    // the oldest that matters
     first.fill(~std::size_t{0});

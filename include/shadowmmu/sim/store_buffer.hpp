@@ -3,8 +3,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
-#include <deque>
 #include <type_traits>
+#include <vector>
 
 namespace shadowmmu::sim {
 
@@ -43,9 +43,11 @@ class StoreBuffer {
   template <class T>
   [[nodiscard]] T read(const T& cell) const noexcept {
     T v = cell;
+    if (empty()) return v;
     const Footprint want = footprint_of(cell);
     auto* out = reinterpret_cast<unsigned char*>(&v);
-    for (const Entry& e : entries_) {
+    for (std::size_t n = first_; n < entries_.size(); ++n) {
+      const Entry& e = entries_[n];
       if (!e.where.overlaps(want)) continue;
       const auto* in = reinterpret_cast<const unsigned char*>(&e.bits);
       for (std::size_t i = 0; i < e.where.bytes; ++i) {
@@ -58,8 +60,8 @@ class StoreBuffer {
 
   /// Effects: the oldest store reaches memory. Returns: whether that changed memory. Requires: !empty().
   bool drain_one() noexcept {
-    const Entry e = entries_.front();
-    entries_.pop_front();
+    const Entry e = entries_[first_];
+    if (++first_ == entries_.size()) clear();
     auto* target = reinterpret_cast<void*>(e.where.begin);
     const bool changed = std::memcmp(target, &e.bits, e.where.bytes) != 0;
     std::memcpy(target, &e.bits, e.where.bytes);
@@ -67,12 +69,16 @@ class StoreBuffer {
   }
 
   [[nodiscard]] bool empty() const noexcept { return entries_.empty(); }
-  [[nodiscard]] std::size_t size() const noexcept { return entries_.size(); }
-  [[nodiscard]] const Entry& operator[](std::size_t i) const noexcept { return entries_[i]; }
-  void clear() noexcept { entries_.clear(); }
+  [[nodiscard]] std::size_t size() const noexcept { return entries_.size() - first_; }
+  [[nodiscard]] const Entry& operator[](std::size_t i) const noexcept { return entries_[first_ + i]; }
+  void clear() noexcept {
+    entries_.clear();
+    first_ = 0;
+  }
 
  private:
-  std::deque<Entry> entries_;
+  std::vector<Entry> entries_;  ///< those before first_ have reached memory
+  std::size_t first_ = 0;
 };
 
 }  // namespace shadowmmu::sim
