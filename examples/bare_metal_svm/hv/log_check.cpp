@@ -3,6 +3,7 @@
 
 #include <bit>
 
+#include "bits.hpp"
 #include "checksum.hpp"
 #include "cpu.hpp"
 #include "report.hpp"
@@ -17,13 +18,6 @@ using shadowmmu::Gfn;
 std::uint64_t log_words_out[LogCheck::kMaxPages / 64];
 
 std::uint64_t bit_of(std::uint64_t gfn, std::uint64_t first) noexcept { return 1ULL << ((gfn - first) & 63); }
-
-// std::popcount would be a call of the compiler's library.
-unsigned count_bits(std::uint64_t w) noexcept {
-  unsigned n = 0;
-  for (; w != 0; w &= w - 1) ++n;
-  return n;
-}
 
 // Returns: the frame of one of the guest's page tables, chosen at random, while it is in long mode; else 0. Marking
 // used entries there, the MMU itself writes guest memory.

@@ -22,7 +22,7 @@ namespace {
 
 // Ours in every run: [1 MiB, 50 MiB) of the host. It holds the image, the modules until they are copied, and all
 // tables.
-constexpr std::uint64_t kReservationEnd = 50 * kMiB, kBlock = 2 * kMiB;
+constexpr std::uint64_t kReservationEnd = 50 * kMiB, kBlockBytes = 2 * kMiB;
 
 alignas(4096) Vmcb vmcb;
 template <class T>
@@ -59,7 +59,7 @@ std::uint64_t highest_ram(const MemoryMap& map) noexcept {
 EntryState lay_out(Vm& vm, const BootInfo& boot, std::uint64_t spare, std::uint64_t& spare_at) noexcept {
   std::uint64_t carved = (boot.end + 4095) & ~4095ULL;
   const std::uint64_t tables = (highest_ram(boot.memory) >> 12) * 8 + 2 * 4096;
-  std::uint64_t reserved_end = (carved + tables + kBlock - 1) & ~(kBlock - 1);
+  std::uint64_t reserved_end = (carved + tables + kBlockBytes - 1) & ~(kBlockBytes - 1);
   if (reserved_end < kReservationEnd) reserved_end = kReservationEnd;
   spare_at = reserved_end;
   reserved_end += spare;
@@ -69,7 +69,7 @@ EntryState lay_out(Vm& vm, const BootInfo& boot, std::uint64_t spare, std::uint6
     return reinterpret_cast<void*>(at);
   };
   vm.memory.build(boot.memory, reserved_end, carve);
-  if (vm.memory.main_end() < 2 * kBlock) refuse("not enough memory");
+  if (vm.memory.main_end() < 2 * kBlockBytes) refuse("not enough memory");
 
   hook_bios(vm.memory);
 

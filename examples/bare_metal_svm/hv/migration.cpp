@@ -5,6 +5,7 @@
 #include <new>
 #include <type_traits>
 
+#include "bits.hpp"
 #include "checksum.hpp"
 #include "cpu.hpp"
 #include "report.hpp"
@@ -38,20 +39,13 @@ void in_section(Reader& reader, F&& f) noexcept {
   }
 }
 
-alignas(Migration) std::byte storage[sizeof(Migration)];
+alignas(Migration) std::byte migration_storage[sizeof(Migration)];
 Migration* the_migration = nullptr;
-
-// std::popcount would be a call of the compiler's library.
-unsigned count_bits(std::uint64_t w) noexcept {
-  unsigned n = 0;
-  for (; w != 0; w &= w - 1) ++n;
-  return n;
-}
 
 }  // namespace
 
 Migration* make_migration(Cpu& cpu, const Migration::Options& options) noexcept {
-  the_migration = new (storage) Migration(cpu, options);
+  the_migration = new (migration_storage) Migration(cpu, options);
   return the_migration;
 }
 

@@ -74,7 +74,7 @@ class Alarm {
   std::uint64_t base_ = 0, timer_ = 0;
 };
 
-Alarm alarm;
+Alarm the_alarm;
 Random moments{0};
 std::uint64_t between = 0, shortest = 0, slice = 0;  // in ticks of the alarm
 Context* waiting[2] = {};
@@ -109,18 +109,18 @@ void count_switch(const Context& c, unsigned from) noexcept {
 
 }  // namespace
 
-bool find_alarm() noexcept { return alarm.find(take_hpet()); }
+bool find_alarm() noexcept { return the_alarm.find(take_hpet()); }
 
 void start_threads(void (*work)(), std::uint64_t rate, std::uint64_t seed) noexcept {
-  const std::uint64_t second = alarm.ticks_a_second();
+  const std::uint64_t second = the_alarm.ticks_a_second();
   moments = Random(seed);
   between = second / rate;
   shortest = second / 200'000;
   slice = second / 4'000;
   waiting[static_cast<unsigned>(Thread::Migration)] = first_context(work);
   install_handler(kNmi, nmi_entry);
-  alarm.start();
-  alarm.set(between);
+  the_alarm.start();
+  the_alarm.set(between);
   threads.preemptible = true;
   asm volatile("stgi" : : : "memory");
 }
@@ -129,7 +129,7 @@ void end_threads() noexcept {
   if (!threads.preemptible) return;
   asm volatile("clgi" : : : "memory");
   threads.preemptible = false;
-  alarm.stop();
+  the_alarm.stop();
 }
 
 const SwitchCounts& switch_counts() noexcept { return counts; }
@@ -147,8 +147,8 @@ extern "C" hv::Context* nmi_switch(hv::Context* context) noexcept {
   // Both ends of a slice may lie anywhere. Now and then the vCPU's thread has little time, so that what it does about
   // one exit is interrupted again and again.
   if (to == static_cast<unsigned>(Thread::Migration))
-    alarm.set(shortest + moments.below(slice));
+    the_alarm.set(shortest + moments.below(slice));
   else
-    alarm.set(moments.one_in(4) ? shortest + moments.below(slice) : between / 2 + moments.below(between));
+    the_alarm.set(moments.one_in(4) ? shortest + moments.below(slice) : between / 2 + moments.below(between));
   return waiting[to];
 }

@@ -74,12 +74,12 @@ class Absence {
   shadowmmu::SlotId id_;
 };
 
-alignas(Torture) std::byte storage[sizeof(Torture)];
+alignas(Torture) std::byte torture_storage[sizeof(Torture)];
 
 }  // namespace
 
 Torture* start_torture(Cpu& cpu, const Torture::Options& options, std::uint64_t end) noexcept {
-  return new (storage) Torture(cpu, options, end);
+  return new (torture_storage) Torture(cpu, options, end);
 }
 
 Torture::Torture(Cpu& cpu, const Options& options, std::uint64_t end) noexcept
