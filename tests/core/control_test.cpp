@@ -6,7 +6,7 @@
 namespace {
 using namespace shadowmmu;
 using namespace shadowmmu::test;
-using Mmu = ShadowMmu<arch::X86_64, lock::Checked<lock::Spin>, test::AnyPolicy, TestHost>;
+using Mmu = ShadowMmu<arch::X86_64, lock::Checked<TestLock>, test::AnyPolicy, TestHost>;
 constexpr std::uint64_t kAt = 0x40'0000;
 constexpr std::uint64_t kReadOnly = kPage & ~2ULL;
 

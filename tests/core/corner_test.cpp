@@ -23,11 +23,11 @@ typename M::Caps width46() {
   c.host_address_bits = 46;
   return c;
 }
-using Plain = ShadowMmu<arch::X86_64, lock::Spin, test::AnyPolicy, TestHost>;
+using Plain = ShadowMmu<arch::X86_64, TestLock, test::AnyPolicy, TestHost>;
 constexpr std::uint32_t kRsvd = pferr::kUser | pferr::kReserved | pferr::kPresent;
 
 TEST_CASE("8.10 a large leaf does not reach into a range whose invalidation is in progress") {
-  using M = ShadowMmu<arch::X86_64, MeddledLock, test::AnyPolicy, TestHost>;
+  using M = ShadowMmu<arch::X86_64, TestLock, test::AnyPolicy, TestHost>;
   TestHost host(1024, 4096);
   host.use_large_pages(3);
   M mmu(host);
@@ -40,7 +40,7 @@ TEST_CASE("8.10 a large leaf does not reach into a range whose invalidation is i
     CHECK(v.lookup(Gva{514 << 12}).level == Level{1});
   }
   SUBCASE("a fault that asked the Host before it began") {
-    MeddledLock::turn = [&] { mmu.invalidate_begin(Gfn{513}, 1); };
+    TestLock::turn = [&] { mmu.invalidate_begin(Gfn{513}, 1); };
     CHECK(v.handle_fault(Gva{514 << 12}, pferr::kWrite).kind == Kind::Resume);
   }
   CHECK_FALSE(v.lookup(Gva{513 << 12}).present);
@@ -205,14 +205,14 @@ TEST_CASE("8.1 an aged entry that a Host gives back read-only is flushed then: n
   CHECK(b.log.covers(300));
 }
 TEST_CASE("an MMIO entry is not made from a table that was re-backed since it was walked") {
-  using M = ShadowMmu<arch::X86_64, MeddledLock, test::AnyPolicy, TestHost>;
+  using M = ShadowMmu<arch::X86_64, TestLock, test::AnyPolicy, TestHost>;
   Bench<M, MovingHost> b(width46<M>());
   REQUIRE(b.mmu.add_slot(Gfn{0}, 1024).ok());
   b.map(1, 0x40'0000, 5000);
   M::Vcpu v(b.mmu);
   run_long(v, 1);
   const std::uint64_t t = b.leaf_table(1, 0x40'0000);
-  MeddledLock::turn = [&] {
+  TestLock::turn = [&] {
     b.mmu.invalidate_begin(Gfn{t}, 1);
     std::memcpy(b.host.fresh, b.host.TestHost::guest_page(Gfn{t}), kPageSize);
     b.host.moved = t;
@@ -225,7 +225,7 @@ TEST_CASE("an MMIO entry is not made from a table that was re-backed since it wa
   CHECK(b.mmu.stats().mmio_hits == 0);
 }
 TEST_CASE("4.5 an entry is not believed once add_slot or invalidate_mmio has returned, though the fault began before") {
-  using M = ShadowMmu<arch::X86_64, MeddledLock, test::AnyPolicy, TestHost>;
+  using M = ShadowMmu<arch::X86_64, TestLock, test::AnyPolicy, TestHost>;
   Bench<M> b(width46<M>());
   REQUIRE(b.mmu.add_slot(Gfn{0}, 1000).ok());
   b.map(1, 0x40'0000, 1010);
@@ -234,11 +234,11 @@ TEST_CASE("4.5 an entry is not believed once add_slot or invalidate_mmio has ret
   REQUIRE(read_fault(v, 0x40'0000).kind == Kind::Mmio);
   v.invlpg(Gva{0x70'0000});
   SUBCASE("a slot") {
-    MeddledLock::turn = [&] { REQUIRE(b.mmu.add_slot(Gfn{1000}, 24).ok()); };
+    TestLock::turn = [&] { REQUIRE(b.mmu.add_slot(Gfn{1000}, 24).ok()); };
     CHECK(v.handle_fault(Gva{0x40'0000}, kRsvd, CpuMode{3, false}).kind == Kind::Resume);
   }
   SUBCASE("an invalidation") {
-    MeddledLock::turn = [&] { b.mmu.invalidate_mmio(); };
+    TestLock::turn = [&] { b.mmu.invalidate_mmio(); };
     CHECK(v.handle_fault(Gva{0x40'0000}, kRsvd, CpuMode{3, false}).kind == Kind::Mmio);
   }
   CHECK(b.mmu.stats().mmio_hits == 0);
@@ -246,7 +246,7 @@ TEST_CASE("4.5 an entry is not believed once add_slot or invalidate_mmio has ret
 
 /// Eight PAE vCPUs, each with four roots of its own, and 26 more pages.
 struct Pinned {
-  using Small = ShadowMmu<arch::X86_64, lock::Spin, test::AnyPolicy, TestHost, SmallLimit>;
+  using Small = ShadowMmu<arch::X86_64, TestLock, test::AnyPolicy, TestHost, SmallLimit>;
   Pinned() {
     REQUIRE(mmu.add_slot(Gfn{0}, 1024).ok());
     for (unsigned i = 0; i < 8; ++i) {
@@ -299,7 +299,7 @@ struct TightHost : TestHost {
   }
 };
 TEST_CASE("3.8 obsolete pages do not outlive the memory pressure of slots and logs either") {
-  using M = ShadowMmu<arch::X86_64, lock::Spin, test::AnyPolicy, TestHost>;
+  using M = ShadowMmu<arch::X86_64, TestLock, test::AnyPolicy, TestHost>;
   Bench<M, TightHost> b;
   const SlotId slot = b.mmu.add_slot(Gfn{0}, 512).value();
   M::Vcpu v(b.mmu);
@@ -321,7 +321,8 @@ TEST_CASE("3.8 obsolete pages do not outlive the memory pressure of slots and lo
 }
 /// Somebody always waits.
 TEST_CASE("3.4 a region full of tables, or of long chains, is not zapped in one critical section") {
-  using M = ShadowMmu<arch::X86_64, CrowdedLock, test::AnyPolicy, TestHost>;
+  const Crowd crowd;
+  using M = ShadowMmu<arch::X86_64, TestLock, test::AnyPolicy, TestHost>;
   TestHost host(2048, 8192);
   M mmu(host);
   REQUIRE(mmu.add_slot(Gfn{0}, 512).ok());
@@ -337,23 +338,24 @@ TEST_CASE("3.4 a region full of tables, or of long chains, is not zapped in one 
   }
   run_long(v, 1);
   for (std::uint64_t i = 0; i < 500; ++i) REQUIRE(read_fault(v, i << 21).kind == Kind::Resume);
-  CrowdedLock::taken = 0;
+  TestLock::taken = 0;
   SUBCASE("tables") {
     REQUIRE(mmu.zap_slot(high).ok());
-    CHECK(CrowdedLock::taken >= 500 / 10);
+    CHECK(TestLock::taken >= 500 / 10);
   }
   SUBCASE("what is to be shrunk") {
     CHECK(mmu.shrink(400) == 400);
-    CHECK(CrowdedLock::taken >= 400 / 64);
+    CHECK(TestLock::taken >= 400 / 64);
   }
   SUBCASE("a write of the whole memory, and beyond its end") {
     mmu.guest_wrote(Gpa{5}, ~std::uint64_t{0});
-    CHECK(CrowdedLock::taken >= 2000 / 10 / 2);
+    CHECK(TestLock::taken >= 2000 / 10 / 2);
   }
   CHECK(mmu.audit().violations == 0);
 }
 TEST_CASE("F36 the audit may be asked in the middle of a change of flags") {
-  using M = ShadowMmu<arch::X86_64, CrowdedLock, test::AnyPolicy, TestHost>;
+  const Crowd crowd;
+  using M = ShadowMmu<arch::X86_64, TestLock, test::AnyPolicy, TestHost>;
   TestHost host(1024, 4096);
   M mmu(host);
   const SlotId slot = mmu.add_slot(Gfn{0}, 1024).value();
@@ -365,9 +367,9 @@ TEST_CASE("F36 the audit may be asked in the middle of a change of flags") {
     asked += 1;
     CHECK(mmu.audit().violations == 0);
   };
-  CrowdedLock::turn = ask;
+  TestLock::turn = ask;
   REQUIRE(mmu.set_slot_flags(slot, SlotFlags{true}).ok());
-  CrowdedLock::turn = nullptr;
+  TestLock::turn = nullptr;
   CHECK(asked > 3);
 }
 }  // namespace

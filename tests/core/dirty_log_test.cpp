@@ -9,7 +9,7 @@
 namespace {
 using namespace shadowmmu;
 using namespace shadowmmu::test;
-using Mmu = ShadowMmu<arch::X86_64, lock::Spin, test::AnyPolicy, TestHost>;
+using Mmu = ShadowMmu<arch::X86_64, TestLock, test::AnyPolicy, TestHost>;
 
 /// Data pages 300 to 339 at 64 KiB steps, and a CPU that writes them by its own.
 struct Logged : Bench<Mmu> {

@@ -49,8 +49,7 @@ struct Full : Bench<M, Host> {
   SlotId slot{};
   std::unique_ptr<typename M::Vcpu> vcpu;
 };
-using Plain = ShadowMmu<arch::X86_64, lock::Spin, test::AnyPolicy, TestHost>;
-using Crowded = ShadowMmu<arch::X86_64, CrowdedLock, test::AnyPolicy, TestHost>;
+using Plain = ShadowMmu<arch::X86_64, TestLock, test::AnyPolicy, TestHost>;
 
 TEST_CASE("3.1 the prologue is one critical section, asks nothing of the Host, and leaves a reload with every vCPU") {
   Full<Plain, LoggingHost> b(100);
@@ -75,17 +74,18 @@ TEST_CASE("3.2 no page of an earlier generation serves a fault, though it is has
   CHECK(b.mmu.audit().violations == 0);
 }
 TEST_CASE("3.3 the freeing walk ends beside a vCPU that makes pages at every yield, and takes none of them") {
-  Full<Crowded, LoggingHost> b(180);
+  const Crowd crowd;
+  Full<Plain, LoggingHost> b(180);
   for (std::uint64_t i = 0; i < 500; ++i) b.map(1, address(i), 300 + i % 700);
   const Counters before = b.mmu.stats();
   std::uint64_t turns = 0;
-  CrowdedLock::turn = [&] {
+  TestLock::turn = [&] {
     REQUIRE(b.vcpu->enter() == EnterOutcome::Enter);
     REQUIRE(write_fault(*b.vcpu, address(turns)).kind == Kind::Resume);
     turns += 1;
   };
   b.mmu.zap_all_fast();
-  CrowdedLock::turn = nullptr;
+  TestLock::turn = nullptr;
   const Counters after = b.mmu.stats();
   CHECK(turns >= 17);
   CHECK(turns <= 183 / 10 + 4);
@@ -109,7 +109,8 @@ TEST_CASE(
     CHECK(b.mmu.stats().yields == 153 / 10);
   }
   SUBCASE("somebody waits, and no page has an entry") {
-    Full<Crowded, LoggingHost> b(150);
+    const Crowd crowd;
+    Full<Plain, LoggingHost> b(150);
     for (std::uint64_t i = 0; i < 150; ++i) b.mmu.unmap(Gfn{300 + i});
     const std::uint64_t before = b.mmu.stats().yields;
     b.mmu.zap_all_fast();
@@ -117,7 +118,8 @@ TEST_CASE(
   }
 }
 TEST_CASE("3.5 one kick, then one flush, both before the first page is freed; no yield adds one") {
-  Full<Crowded, LoggingHost> b(150);
+  const Crowd crowd;
+  Full<Plain, LoggingHost> b(150);
   b.host.log.clear();
   b.mmu.zap_all_fast();
   CHECK(b.mmu.stats().yields == 153 / 10);
@@ -281,7 +283,7 @@ struct Tiny : config::Default {
   using Generation = std::uint8_t;
 };
 TEST_CASE("3.10 a generation's value is not used again while a page bears it") {
-  Full<ShadowMmu<arch::X86_64, lock::Spin, test::AnyPolicy, TestHost, Tiny>> b(5);
+  Full<ShadowMmu<arch::X86_64, TestLock, test::AnyPolicy, TestHost, Tiny>> b(5);
   const std::uint64_t made = b.mmu.stats().pages_created;
   // 255 changes: the pages' stamp is the next value to be used.
   for (int i = 0; i < 255; ++i) b.mmu.obsolete_all();
@@ -308,7 +310,8 @@ struct Yielding : config::Default {
 };
 template <class C>
 std::uint64_t teardown_yields() {
-  Full<ShadowMmu<arch::X86_64, CrowdedLock, test::AnyPolicy, TestHost, C>, LoggingHost> b(150);
+  const Crowd crowd;
+  Full<ShadowMmu<arch::X86_64, TestLock, test::AnyPolicy, TestHost, C>, LoggingHost> b(150);
   const std::uint64_t before = b.mmu.stats().yields;
   b.mmu.release();
   CHECK(b.mmu.stats().pages_used == 1);  // the root of the vCPU that is registered still

@@ -187,7 +187,7 @@ TEST_CASE("a frame that hardware cannot name is the Host's error, not an entry")
       return b;
     }
   };
-  using M = ShadowMmu<arch::X86_64, lock::Checked<lock::Spin>, test::AnyPolicy, TestHost>;
+  using M = ShadowMmu<arch::X86_64, lock::Checked<TestLock>, test::AnyPolicy, TestHost>;
   M::Caps caps;
   caps.host_address_bits = 46;
   Bench<M, Liar> b(caps);

@@ -4,7 +4,7 @@
 namespace {
 using namespace shadowmmu;
 using namespace shadowmmu::test;
-using Mmu = ShadowMmu<arch::X86_64, lock::Checked<lock::Spin>, test::AnyPolicy, TestHost>;
+using Mmu = ShadowMmu<arch::X86_64, lock::Checked<TestLock>, test::AnyPolicy, TestHost>;
 
 /// One pass over everything that allocates. Returns: how many steps answered out of memory.
 unsigned scenario(std::uint64_t fail_in, std::uint64_t& allocations, bool& failed) {
@@ -111,19 +111,18 @@ struct ProbeHost : TestHost {
   using TestHost::TestHost;
   unsigned behind = 0;
   Result<Hpa> alloc_frame(FrameKind k) noexcept override {
-    behind += MeddledLock::held ? 1U : 0U;
+    behind += TestLock::held ? 1U : 0U;
     return TestHost::alloc_frame(k);
   }
 };
-using ProbeMmu = ShadowMmu<arch::X86_64, MeddledLock, test::AnyPolicy, TestHost>;
 
 TEST_CASE("nothing is allocated behind the Mmu's lock, and an idle fault asks for nothing") {
-  Bench<ProbeMmu, ProbeHost> b;
+  Bench<Mmu, ProbeHost> b;
   // The slots lock is of the same type here, so only what follows the slots is judged.
   REQUIRE(b.mmu.add_slot(Gfn{0}, 1024).ok());
   for (std::uint64_t i = 0; i < 8; ++i) b.map(1, 0x40'0000 + (i << 12), 400 + i);
   b.host.behind = 0;
-  ProbeMmu::Vcpu v(b.mmu);
+  Mmu::Vcpu v(b.mmu);
   run_long(v, 1);
   REQUIRE(write_fault(v, 0x40'0000).kind == Kind::Resume);
   CHECK(b.host.behind == 0);

@@ -15,9 +15,9 @@ struct TwoBits : config::Default {
   static constexpr unsigned kMmioGenerationBits = 2;
 };
 
-template <class C = config::Default, class L = MeddledLock>
-struct Mmio : Bench<ShadowMmu<arch::X86_64, L, test::AnyPolicy, TestHost, C>> {
-  using M = ShadowMmu<arch::X86_64, L, test::AnyPolicy, TestHost, C>;
+template <class C = config::Default>
+struct Mmio : Bench<ShadowMmu<arch::X86_64, TestLock, test::AnyPolicy, TestHost, C>> {
+  using M = ShadowMmu<arch::X86_64, TestLock, test::AnyPolicy, TestHost, C>;
   explicit Mmio(std::uint8_t width = 46) : Bench<M>(caps(width)) {
     slot = this->mmu.add_slot(Gfn{0}, 1024).value();
     this->map(1, 0x40'0000, kDevice);
@@ -46,13 +46,13 @@ TEST_CASE("4.1 invalidating takes no lock and visits no page, but once in 2^bits
   REQUIRE(b.read(0x40'0000, 0).kind == Kind::Mmio);
   for (int round = 0; round < 3; ++round) {  // the generation is 1: a slot was added
     const std::uint64_t zapped = b.stats().pages_zapped;
-    const std::uint64_t before = MeddledLock::taken;
+    const std::uint64_t before = TestLock::taken;
     b.mmu.invalidate_mmio();
     b.mmu.invalidate_mmio();
-    CHECK(MeddledLock::taken == before);
+    CHECK(TestLock::taken == before);
     CHECK(b.stats().pages_zapped == zapped);
     b.mmu.invalidate_mmio();
-    CHECK(MeddledLock::taken > before + 1);
+    CHECK(TestLock::taken > before + 1);
     b.mmu.invalidate_mmio();
   }
   CHECK(b.stats().mmio_wraps == 3);
@@ -60,7 +60,7 @@ TEST_CASE("4.1 invalidating takes no lock and visits no page, but once in 2^bits
 template <class A>
 void whole_width(std::uint64_t width) {
   TestHost host(1024, 4096);
-  ShadowMmu<A, lock::Spin, test::AnyPolicy, TestHost> mmu(host);
+  ShadowMmu<A, TestLock, test::AnyPolicy, TestHost> mmu(host);
   REQUIRE(mmu.add_slot(Gfn{0}, 1024).ok());  // generation 1
   for (std::uint64_t i = 1; i < width - 1; ++i) mmu.invalidate_mmio();
   CHECK(mmu.stats().mmio_wraps == 0);
@@ -189,8 +189,8 @@ TEST_CASE("4.5 a fault in the middle of an update finds the device, believes no 
     CHECK(b.stats().mmio_hits == before.mmio_hits);
     CHECK(b.stats().mmio_cached == before.mmio_cached);
   };
-  MeddledLock::turn = [&] {  // the slots lock; the next is the Mmu's, inside the update
-    MeddledLock::turn = fault;
+  TestLock::turn = [&] {  // the slots lock; the next is the Mmu's, inside the update
+    TestLock::turn = fault;
   };
   REQUIRE(b.mmu.add_slot(Gfn{7000}, 1).ok());
   CHECK(turns == 1);
@@ -275,9 +275,9 @@ TEST_CASE("4.7 writes to read-only memory are the embedder's, and are not rememb
 TEST_CASE("the last MMIO page answers without any lock, until the guest flushes it or the generation moves") {
   Mmio<> b;
   CHECK(b.read(0x40'0000, 0).kind == Kind::Mmio);
-  const std::uint64_t before = MeddledLock::taken;
+  const std::uint64_t before = TestLock::taken;
   for (int i = 0; i < 5; ++i) CHECK(b.read(0x40'0010 + 8U * static_cast<unsigned>(i)).kind == Kind::Mmio);
-  CHECK(MeddledLock::taken == before);
+  CHECK(TestLock::taken == before);
   CHECK(b.stats().mmio_cached == 5);
   CHECK(b.stats().faults_mmio == 6);
   // The guest unmaps the device and flushes, each way that it can: the page is forgotten.

@@ -4,7 +4,7 @@
 namespace {
 using namespace shadowmmu;
 using namespace shadowmmu::test;
-using Mmu = ShadowMmu<arch::X86_64, lock::Checked<lock::Spin>, test::AnyPolicy, TestHost>;
+using Mmu = ShadowMmu<arch::X86_64, lock::Checked<TestLock>, test::AnyPolicy, TestHost>;
 
 TEST_CASE("a page of an earlier generation is never found, even while it is hashed") {
   TestHost host(64, 256);

@@ -17,7 +17,7 @@ struct MeddlingHost : TestHost {
     return b;
   }
 };
-using Mmu = ShadowMmu<arch::X86_64, lock::Spin, test::AnyPolicy, TestHost>;
+using Mmu = ShadowMmu<arch::X86_64, TestLock, test::AnyPolicy, TestHost>;
 
 struct Racing : Bench<Mmu, MeddlingHost> {
   Racing() {
@@ -155,7 +155,7 @@ struct HighHost : TestHost {
   static constexpr std::uint64_t kHigh = 32768;
 };
 TEST_CASE("a large leaf stands where another vCPU's older walk expects a table: it goes, and the guest retries") {
-  using M = ShadowMmu<arch::X86_64, MeddledLock, test::AnyPolicy, TestHost>;
+  using M = ShadowMmu<arch::X86_64, TestLock, test::AnyPolicy, TestHost>;
   for (const bool again : {false, true}) {
     CAPTURE(again);
     Bench<M, HighHost> b;
@@ -172,7 +172,7 @@ TEST_CASE("a large leaf stands where another vCPU's older walk expects a table: 
     b.map(1, kA + 0x20'0000, 301);  // the directory is shadowed already
     REQUIRE(read_fault(v1, kA + 0x20'0000).kind == Kind::Resume);
     if (again) REQUIRE(read_fault(v0, kA + 0x20'0000).kind == Kind::Resume);  // v0 remembers the directory
-    MeddledLock::turn = [&] {
+    TestLock::turn = [&] {
       b.table(pd)[Level{2}.index(kA)] = HighHost::kHigh << 12 | kPage | 0x80;
       b.mmu.guest_wrote(Gpa{(pd << 12) + Level{2}.index(kA) * 8}, 8);
       REQUIRE(write_fault(v1, kA + 0x5000).kind == Kind::Resume);

@@ -13,9 +13,9 @@ struct Targeted : config::Default {
 };
 
 /// Tables in gfns 1 to 255 (low), data of the low slot above; a high slot [512, 1024).
-template <class C, class L = lock::Spin>
-struct Two : Bench<ShadowMmu<arch::X86_64, L, test::AnyPolicy, TestHost, C>> {
-  using M = ShadowMmu<arch::X86_64, L, test::AnyPolicy, TestHost, C>;
+template <class C>
+struct Two : Bench<ShadowMmu<arch::X86_64, TestLock, test::AnyPolicy, TestHost, C>> {
+  using M = ShadowMmu<arch::X86_64, TestLock, test::AnyPolicy, TestHost, C>;
   Two() {
     low = this->mmu.add_slot(Gfn{0}, 512).value();
     high = this->mmu.add_slot(Gfn{512}, 512).value();
@@ -80,7 +80,7 @@ TEST_CASE("3.11 a targeted removal takes the shadow pages of guest tables that l
   CHECK(write_fault(*b.v, 0x40'0000).kind == Kind::InjectPageFault);
 }
 TEST_CASE("3.11 a direct directory whose rounded gfn lies in the slot is no table of the slot") {
-  using M = ShadowMmu<arch::X86_64, lock::Spin, test::AnyPolicy, TestHost, Targeted>;
+  using M = ShadowMmu<arch::X86_64, TestLock, test::AnyPolicy, TestHost, Targeted>;
   Bench<M> b;
   const SlotId low = b.mmu.add_slot(Gfn{0}, 100).value();
   REQUIRE(b.mmu.add_slot(Gfn{100}, 900).ok());
@@ -95,13 +95,13 @@ TEST_CASE("3.11 a direct directory whose rounded gfn lies in the slot is no tabl
 }
 template <class C>
 void faults_during_removal() {
-  using B = Two<C, CrowdedLock>;
-  B b;
+  const Crowd crowd;
+  Two<C> b;
   std::uint64_t retries = 0, others = 0, turns = 0;
   // The vCPU runs on meanwhile: it must neither get the slot's memory back nor take it for MMIO.
   b.host.yield_at_once = true;
   const std::uint64_t frames = b.host.frames_used();
-  CrowdedLock::turn = [&] {
+  TestLock::turn = [&] {
     turns += 1;
     if (b.v->enter() != EnterOutcome::Enter) return;
     switch (write_fault(*b.v, 0x80'0000 + (turns % 20 << 16)).kind) {
@@ -118,7 +118,7 @@ void faults_during_removal() {
     REQUIRE(write_fault(*b.v, 0x40'0000 + (turns % 20 << 16)).kind != Kind::Mmio);
   };
   REQUIRE(b.mmu.remove_slot(b.high).ok());
-  CrowdedLock::turn = nullptr;
+  TestLock::turn = nullptr;
   CHECK(retries >= 1);
   CHECK(others <= 2);
   CHECK(b.mmu.audit().violations == 0);
@@ -131,7 +131,8 @@ TEST_CASE("3.13 while a slot goes its faults are retried; its arrays go when no 
   faults_during_removal<Targeted>();
 }
 TEST_CASE("3.13 a table in a slot that goes is not shadowed any more, though it can be read until the end") {
-  Two<Targeted, CrowdedLock> b;
+  const Crowd crowd;
+  Two<Targeted> b;
   std::uint64_t turns = 0;
   // A second tree whose directory lies in the low slot, its root and leaves in the high one.
   b.table(900)[5] = 250 << 12 | kPage;
@@ -142,7 +143,7 @@ TEST_CASE("3.13 a table in a slot that goes is not shadowed any more, though it 
   REQUIRE(b.v->enter() == EnterOutcome::Enter);
   b.host.yield_at_once = true;
   const std::uint64_t at = std::uint64_t{5} << 39;
-  CrowdedLock::turn = [&] {
+  TestLock::turn = [&] {
     turns += 1;
     if (b.v->enter() != EnterOutcome::Enter) return;
     const Kind k = write_fault(*b.v, at + (turns % 512 << 12)).kind;
@@ -150,7 +151,7 @@ TEST_CASE("3.13 a table in a slot that goes is not shadowed any more, though it 
   };
   for (std::uint64_t i = 0; i < 30; ++i) b.map(1, 0x8000'0000 + (i << 21), 300);
   REQUIRE(b.mmu.remove_slot(b.low).ok());
-  CrowdedLock::turn = nullptr;
+  TestLock::turn = nullptr;
   CHECK(turns > 3);
   CHECK(b.mmu.audit().violations == 0);
   REQUIRE(b.v->enter() == EnterOutcome::Enter);
@@ -253,7 +254,7 @@ TEST_CASE("every allocation of a slot change fails in turn: an error, nothing ch
 }
 TEST_CASE("more slots than the directory holds are refused") {
   TestHost host(1024, 16384);
-  ShadowMmu<arch::X86_64, lock::Spin, test::AnyPolicy, TestHost> mmu(host);
+  ShadowMmu<arch::X86_64, TestLock, test::AnyPolicy, TestHost> mmu(host);
   unsigned n = 0;
   Result<SlotId> last = Error::OutOfMemory;
   for (; n < 1000; ++n) {
@@ -265,7 +266,7 @@ TEST_CASE("more slots than the directory holds are refused") {
 }
 
 TEST_CASE("a slot flagged read-only keeps A and D of the tables in it, whatever the Host would allow") {
-  Bench<ShadowMmu<arch::X86_64, lock::Spin, test::AnyPolicy, TestHost>> b;
+  Bench<ShadowMmu<arch::X86_64, TestLock, test::AnyPolicy, TestHost>> b;
   REQUIRE(b.mmu.add_slot(Gfn{0}, 64, SlotFlags{true}).ok());
   REQUIRE(b.mmu.add_slot(Gfn{64}, 900).ok());
   b.map(1, 0x40'0000, 400, 7);

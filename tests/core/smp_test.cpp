@@ -16,7 +16,7 @@ struct LateHost : TestHost {
     TestHost::flush(r);
   }
 };
-using Mmu = ShadowMmu<arch::X86_64, lock::Spin, test::AnyPolicy, TestHost, SmallLimit>;
+using Mmu = ShadowMmu<arch::X86_64, TestLock, test::AnyPolicy, TestHost, SmallLimit>;
 constexpr std::uint64_t kAt = 0x40'0000, kWindow = 0x80'0000'0000;
 
 TEST_CASE("a frame becomes a table: what a CPU with a stale writable TLB entry stores before the flush is seen") {

@@ -19,27 +19,18 @@ inline constexpr Controls kLongMode{cr0::kPe | cr0::kPg | cr0::kWp, cr4::kPae, e
 inline constexpr std::uint64_t kPage = 0x67;  ///< P | W | U | A | D
 using Kind = FaultOutcome::Kind;
 
-/// Somebody always waits for this lock, and gets a turn whenever it is taken.
-struct CrowdedLock : lock::Spin {
+/// A spin lock that tests look at and meddle with: `turn` lets another agent act once, the next time that the lock is
+/// about to be taken. Under a Crowd somebody always waits, and gets a turn whenever the lock is taken.
+struct TestLock : lock::Spin {
   static inline std::function<void()> turn;
   static inline std::uint64_t taken = 0;
-  [[nodiscard]] bool contended() const noexcept { return true; }
+  static inline bool crowded = false, held = false;
+  [[nodiscard]] bool contended() const noexcept { return crowded; }
   void lock() noexcept {
     if (auto t = std::exchange(turn, nullptr)) {
       t();
-      turn = std::move(t);
+      if (crowded) turn = std::move(t);
     }
-    taken += 1;
-    lock::Spin::lock();
-  }
-};
-/// Lets another agent act once, the next time that the lock is about to be taken.
-struct MeddledLock : lock::Spin {
-  static inline std::function<void()> turn;
-  static inline std::uint64_t taken = 0;
-  static inline bool held = false;
-  void lock() noexcept {
-    if (auto t = std::exchange(turn, nullptr)) t();
     taken += 1;
     lock::Spin::lock();
     held = true;
@@ -47,6 +38,15 @@ struct MeddledLock : lock::Spin {
   void unlock() noexcept {
     held = false;
     lock::Spin::unlock();
+  }
+};
+/// While it lives somebody always waits for every TestLock.
+struct Crowd {
+  Crowd() { TestLock::crowded = true; }
+  Crowd(const Crowd&) = delete;
+  ~Crowd() {
+    TestLock::crowded = false;
+    TestLock::turn = nullptr;
   }
 };
 

@@ -22,7 +22,11 @@ using namespace shadowmmu::bench;
 #ifndef SHADOWMMU_TRACES
 #error "the folder of the shipped traces"
 #endif
-Trace shipped(const char* name) { return load_trace(std::string(SHADOWMMU_TRACES) + "/" + name + ".u64.zst"); }
+/// The shipped trace of guest-physical pages, read once.
+const Tree& guest_physical() {
+  static const Tree tree(load_trace(std::string(SHADOWMMU_TRACES) + "/db-gpa.u64.zst"), ArchKind::Ept);
+  return tree;
+}
 
 /// A few address spaces whose tables share a kernel, come, go and end: what shipped traces have little of.
 Trace crowd(std::uint64_t seed, std::size_t records) {
@@ -133,8 +137,8 @@ void same_events(const char* name, const Tree& tree, std::uint32_t limit, const 
 }
 
 TEST_CASE("the model evicts what the Mmu evicts, page by page, under every policy") {
-  const Tree crowded(crowd(7, 40'000), ArchKind::X86_64);
-  const Tree skewed(skewed_pages(7, 40'000), ArchKind::Ept);
+  const Tree crowded(crowd(7, 20'000), ArchKind::X86_64);
+  const Tree skewed(skewed_pages(7, 20'000), ArchKind::Ept);
   test::AnyPolicy::for_each([&](const char* name, auto) {
     same_events<ArchKind::X86_64>(name, crowded, 24);
     same_events<ArchKind::X86_64>(name, crowded, 64);
@@ -164,7 +168,7 @@ struct Lru : reclaim::FaultLru {
 };
 
 TEST_CASE("a flat projection has the misses that libCacheSim counts") {
-  const Tree tree(shipped("db-gpa"), ArchKind::Ept);
+  const Tree& tree = guest_physical();
   CHECK(flat_misses<reclaim::Fifo>(tree, 61) == 157'312);
   CHECK(flat_misses<Lru>(tree, 61) == 99'288);
   CHECK(flat_misses<reclaim::Clock<false>>(tree, 61) == 104'957);
@@ -173,7 +177,7 @@ TEST_CASE("a flat projection has the misses that libCacheSim counts") {
 }
 
 TEST_CASE("KVM's order on a trace of guest-physical pages: figures that another simulator found") {
-  const Tree tree(shipped("db-gpa"), ArchKind::Ept);
+  const Tree& tree = guest_physical();
   const Figures kvm = Model<reclaim::KvmFifo<>>(tree, 64, reclaim::KvmFifo<>::kPlan).run();
   CHECK(kvm.link_refills == 328'914);
   CHECK(kvm.orphans == 215'472);

@@ -37,7 +37,7 @@ with tempfile.TemporaryDirectory() as name:
     trace = folder / "small.u64"
     draw = random.Random(1)
     words = []
-    for _ in range(60000):
+    for _ in range(30000):
         space, region = draw.randrange(3), draw.randrange(1, 1 + draw.randrange(1, 60))
         kernel = (1 << 35) if draw.randrange(4) == 0 else 0
         words.append(kernel | region << 9 | draw.randrange(64) | space << 36)
@@ -57,7 +57,7 @@ with tempfile.TemporaryDirectory() as name:
         bound, default, fifo = (at[p, limit] for p in ("lower-bound", "greedy-dual-frequency", "fifo"))
         check(bound <= at["belady-cost", limit] and bound <= default <= fifo, f"bound <= default <= FIFO at {limit}")
     check(len(json.loads((out / "study.json").read_text())) == len(rows), "the JSON has as many")
-    check((out / "mapped.csv").read_text().count("\n") == 1 + 4 * 60, "the samples of the first limit")
+    check((out / "mapped.csv").read_text().count("\n") == 1 + 4 * 30, "the samples of the first limit")
     check(run("--trace", trace, "--arch", "ept", "--policy", "fifo", "--limit", 16).returncode == 0, "the same under EPT")
     check(run("--trace", trace, "--policy", "online", "--limit", 24, "--tlb", 64, "--plan", "before,refill=9,recursive",
               "--jobs", 1).returncode == 0, "a TLB, another plan")
@@ -80,7 +80,7 @@ with tempfile.TemporaryDirectory() as name:
     refused("what is", "--trace", trace, "--plan", "sometimes")
     refused("what is", "--bogus")
     (folder / "bad.u64").write_bytes(trace.read_bytes()[:-3])
-    refused("record 60000", "--trace", folder / "bad.u64")
+    refused("record 30000", "--trace", folder / "bad.u64")
     (folder / "foreign.u64").write_bytes(b"\xff" * 80)
     refused("record 1", "--trace", folder / "foreign.u64")
     refused("bad.u64", "--convert", folder / "bad.u64", folder / "x.u64")

@@ -7,13 +7,15 @@
 #include <string>
 #include <vector>
 
-#include "machine.hpp"
 #include "shadowmmu/sim/hw_walker.hpp"
 #include "shadowmmu/sim/oracle.hpp"
 #include "shadowmmu/sim/random.hpp"
+#include "sim/machine.hpp"
 
 /// Two walkers, written apart, over one memory that is guest and host at once: they must agree in everything.
-namespace shadowmmu::sim_test {
+namespace {
+using namespace shadowmmu;
+using namespace shadowmmu::sim_test;
 namespace {
 
 using sim::AccessKind;
@@ -152,4 +154,4 @@ TEST_CASE("the oracle and the hardware walker agree on random tables, in every m
   }
 }
 
-}  // namespace shadowmmu::sim_test
+}  // namespace

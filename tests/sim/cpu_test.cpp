@@ -6,9 +6,11 @@
 #include <cstdint>
 #include <set>
 
-#include "machine.hpp"
+#include "sim/machine.hpp"
 
-namespace shadowmmu::sim_test {
+namespace {
+using namespace shadowmmu;
+using namespace shadowmmu::sim_test;
 namespace {
 
 using sim::AccessKind;
@@ -351,4 +353,4 @@ TEST_CASE("cpu: an EPT refusal may come from the cache when refill is off") {
   CHECK(cpu.access(0x1000, kWrite).ok());
 }
 
-}  // namespace shadowmmu::sim_test
+}  // namespace

@@ -7,9 +7,11 @@
 #include <string>
 #include <vector>
 
-#include "machine.hpp"
+#include "sim/machine.hpp"
 
-namespace shadowmmu::sim_test {
+namespace {
+using namespace shadowmmu;
+using namespace shadowmmu::sim_test;
 namespace {
 
 using sim::AccessKind;
@@ -183,4 +185,4 @@ TEST_CASE_FIXTURE(Tables, "ept: a table outside memory is a bus error; an addres
   CHECK(walker.walk(kAddress, kRead).kind == AccessKind::Bus);
 }
 
-}  // namespace shadowmmu::sim_test
+}  // namespace

@@ -6,10 +6,12 @@
 #include <cstdint>
 #include <stdexcept>
 
-#include "machine.hpp"
 #include "shadowmmu/sim/oracle.hpp"
+#include "sim/machine.hpp"
 
-namespace shadowmmu::sim_test {
+namespace {
+using namespace shadowmmu;
+using namespace shadowmmu::sim_test;
 namespace {
 
 using sim::EntryWrite;
@@ -175,4 +177,4 @@ TEST_CASE("guest tables: PSE-36 addresses and PAE tables without rights in the P
   CHECK((*pae.tables.entry(Gva{0xc000'0000}, Level{3}) & kPageMask) == sim::gpte::kPresent);
 }
 
-}  // namespace shadowmmu::sim_test
+}  // namespace

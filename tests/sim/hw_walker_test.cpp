@@ -7,9 +7,11 @@
 #include <string>
 #include <vector>
 
-#include "machine.hpp"
+#include "sim/machine.hpp"
 
-namespace shadowmmu::sim_test {
+namespace {
+using namespace shadowmmu;
+using namespace shadowmmu::sim_test;
 namespace {
 
 using sim::AccessKind;
@@ -207,4 +209,4 @@ TEST_CASE("walker: flags are set by compare-exchange: an entry that changed mean
   CHECK(cell == 0);
 }
 
-}  // namespace shadowmmu::sim_test
+}  // namespace

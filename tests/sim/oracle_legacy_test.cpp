@@ -5,11 +5,13 @@
 #include <cstdint>
 #include <vector>
 
-#include "machine.hpp"
 #include "shadowmmu/sim/oracle.hpp"
+#include "sim/machine.hpp"
 
 /// The oracle outside long mode: PAE and 32-bit paging.
-namespace shadowmmu::sim_test {
+namespace {
+using namespace shadowmmu;
+using namespace shadowmmu::sim_test;
 namespace {
 
 using sim::Oracle;
@@ -160,4 +162,4 @@ TEST_CASE_FIXTURE(Legacy, "oracle: PSE-36 puts bits 39:32 into 20:13, and reserv
   CHECK_FALSE(go(kLegacyPse, kRead, 32).fault);
 }
 
-}  // namespace shadowmmu::sim_test
+}  // namespace

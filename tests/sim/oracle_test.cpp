@@ -7,9 +7,11 @@
 #include <string>
 #include <vector>
 
-#include "machine.hpp"
+#include "sim/machine.hpp"
 
-namespace shadowmmu::sim_test {
+namespace {
+using namespace shadowmmu;
+using namespace shadowmmu::sim_test;
 namespace {
 
 using sim::EntryUpdate;
@@ -273,4 +275,4 @@ TEST_CASE("oracle: five levels when CR4.LA57 is set") {
   CHECK(Reference{machine.memory, cpu}.translate(gva, {kRead, kKernel, false}).error_code == 9);
 }
 
-}  // namespace shadowmmu::sim_test
+}  // namespace

@@ -5,7 +5,9 @@
 
 #include <vector>
 
-namespace shadowmmu::sim_test {
+namespace {
+using namespace shadowmmu;
+using namespace shadowmmu::sim_test;
 
 TEST_CASE("random: seeded, bounded, and shuffling permutes") {
   sim::Random a{7}, b{7}, c{8};
@@ -29,4 +31,4 @@ TEST_CASE("random: seeded, bounded, and shuffling permutes") {
   for (const unsigned count : places) CHECK(count > 880);
 }
 
-}  // namespace shadowmmu::sim_test
+}  // namespace

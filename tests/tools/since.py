@@ -127,7 +127,7 @@ def units(root, build):
         target = target_of(e["command"])
         # The guests and the hypervisor go by their folders; headers by themselves are a gate's matter.
         if target and not target.startswith(("hv64", "guest_")) and "verify_interface" not in target and \
-                e["file"].endswith(".cpp"):
+                e["file"].endswith((".cpp", ".cxx")):
             entries.append((target, e))
     if not any(target == "test_core" for target, _ in entries):
         sys.exit("no unit of test_core in compile_commands.json: nothing could be said about what depends on what")
