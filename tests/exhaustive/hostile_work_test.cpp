@@ -187,6 +187,62 @@ TEST_CASE("300 tables that the guest writes freely: a CR3 load brings them back 
     CHECK(b.mmu.audit().violations == 0);
   }
 }
+/// One full leaf table, gfn 200, in 24 roles: the rights of eight directory entries under four sets of controls. All
+/// its pages are unsync. Entry 0 leads on if it is taken for a directory's: to 300, and 301, in every level.
+TEST_CASE("a full table that is unsync in 24 roles becomes a directory, or a root: its pages go in slices") {
+  Bench<Mmu> b;
+  REQUIRE(b.mmu.add_slot(Gfn{0}, 1024).ok());
+  b.mmu.set_limit(600);
+  b.table(1)[0] = 2 << 12 | kPage;
+  b.table(2)[0] = 3 << 12 | kPage;
+  for (std::uint64_t k = 0; k < 8; ++k) b.table(3)[k] = 200 << 12 | 0x21 | (k & 1) << 1 | (k & 2) << 1 | (k & 4) << 61;
+  b.table(2)[8] = 4 << 12 | kPage;
+  b.table(4)[0] = 5 << 12 | kPage;
+  b.table(5)[0] = 200 << 12 | kPage;
+  for (unsigned i = 0; i < 512; ++i) b.table(200)[i] = (400 + i) << 12 | kPage;
+  b.table(200)[0] = 300 << 12 | kPage;
+  for (std::uint64_t t = 300; t < 303; ++t) b.table(t)[0] = (t + 1) << 12 | kPage;
+  Mmu::Vcpu v(b.mmu);
+  run_long(v, 1);
+  for (unsigned set = 0; set < 4; ++set) {
+    Controls c = kLongMode;
+    if ((set & 1) != 0) c.cr0 &= ~cr0::kWp;
+    if ((set & 2) != 0) c.cr4 |= cr4::kSmep;
+    REQUIRE(v.set_control(c) == ControlOutcome::Done);
+    REQUIRE(v.enter() == EnterOutcome::Enter);
+    for (std::uint64_t k = 0; k < 8; ++k)
+      for (std::uint64_t i = 0; i < 512; i += 8)
+        REQUIRE(v.handle_fault(Gva{k << 21 | i << 12}, 0, CpuMode{0, false}).kind == Kind::Resume);
+  }
+  REQUIRE(v.set_control(kLongMode) == ControlOutcome::Done);
+  REQUIRE(v.enter() == EnterOutcome::Enter);
+  REQUIRE(write_fault(v, std::uint64_t{8} << 30).kind == Kind::Resume);
+  REQUIRE(b.mmu.stats().pages_unsynced == 24);  // SMEP beside WP makes no other role
+  std::uint64_t at = 0, to = 0;
+  const std::uint64_t touched = longest([&] {
+    SUBCASE("a directory") {
+      b.table(2)[9] = 200 << 12 | kPage;
+      b.mmu.guest_wrote(Gpa{(2 << 12) + 9 * 8}, 8);
+      at = std::uint64_t{9} << 30;
+      to = 301;
+    }
+    SUBCASE("a root") {
+      REQUIRE(v.set_cr3(200 << 12) == ControlOutcome::Done);
+      to = 303;
+    }
+    unsigned retries = 0;
+    Kind k = Kind::Retry;
+    for (; k == Kind::Retry && retries < 40; ++retries) {
+      REQUIRE(v.enter() == EnterOutcome::Enter);
+      k = read_fault(v, at).kind;
+    }
+    CHECK(k == Kind::Resume);
+    CHECK(retries <= 24 + 2);
+  });
+  CHECK(touched <= kMostTouched);
+  CHECK(v.lookup(Gva{at}).pfn == b.host.backing(Gfn{to}, false).pfn);
+  CHECK(b.mmu.audit().violations == 0);
+}
 TEST_CASE("full tables that the guest writes freely: a slice takes fewer of them") {
   ManyTables b(20, 512);
   for (std::uint64_t t = 0; t < b.count; ++t) b.write(0, t, 901);

@@ -16,15 +16,21 @@ struct GfnCursor {
   Gfn end{};
 };
 
+/// What a walk that others may undo tries so often, and then no more.
+struct Attempts {
+  unsigned left = 0;
+};
+
 /// Proof that a walk which lets the lock go ends all the same: it takes from a list to which nothing is added, moves a
-/// cursor upwards, or leaves its number on what it has taken. Counts the work since the last yield. A walk over live
-/// pages need not end, since vCPUs add to them at every yield: it has no Progress.
+/// cursor upwards, leaves its number on what it has taken, or counts its attempts. Counts the work since the last
+/// yield. A walk over live pages need not end, since vCPUs add to them at every yield: it has no Progress.
 class Progress {
  public:
   template <class Page>
   explicit Progress(const ObsoletePages<Page>&) noexcept {}
   explicit Progress(const GfnCursor&) noexcept {}
   explicit Progress(const Sync&) noexcept {}
+  explicit Progress(const Attempts&) noexcept {}
   template <class Page>
   explicit Progress(const LivePages<Page>&) = delete;
   /// Effects: so many more pages (or their like in work) are done; childless ones count.

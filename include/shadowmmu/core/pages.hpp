@@ -114,6 +114,24 @@ void thin_chain(S& s, ExclusiveGuard<S>& g, Gfn gfn, Level level) noexcept {
   }
 }
 
+/// What zap_unsync_of zaps in one critical section, in zap_cost: a full table, or up to this many of few entries.
+inline constexpr unsigned kUnsyncZapped = 8;
+
+/// Effects: zaps the unsync leaf pages of gfn, which is about to be shadowed as an upper table (whose frame takes no
+/// unseen write): as many as kUnsyncZapped. Returns: whether none is left. Flush: by the guard.
+template <class S>
+[[nodiscard]] bool zap_unsync_of(S& s, ExclusiveGuard<S>& g, Gfn gfn) noexcept {
+  for (unsigned cost = 0;;) {
+    typename S::Page* found = nullptr;
+    for (auto& p : s.hash.bucket(gfn))
+      if (p.gfn == gfn && !p.role.direct() && p.unsync) found = &p;
+    if (found == nullptr) return true;
+    if (cost >= kUnsyncZapped) return false;
+    cost += zap_cost<S>(*found);
+    prepare_zap(s, g, *found);
+  }
+}
+
 /// Effects: a new, empty page; where the limit has no room for it, one is evicted that is not `walked`. Requires: the
 /// magazine was filled, metadata is available. Flush: done where the guest
 /// table's frame lost write access, before anybody reads the table: a CPU with the old rights in its TLB could else
@@ -146,7 +164,9 @@ template <class S>
   s.live.push_back(*p);
   s.reclaim.on_create(*p, PageFacts{role.level(), role.direct(), gfn.value() << 32U | role.bits()});
   if (!role.direct()) {
-    if (role.level() > Level{1}) zap_unsync_of(s, g, gfn);
+    // Whoever wants an upper table has seen to it before, in slices; what other vCPUs made since is little.
+    while (role.level() > Level{1} && !zap_unsync_of(s, g, gfn)) {
+    }
     g.owe(account_shadowed(s, g.held(), *p, m));
     g.discharge();
   }

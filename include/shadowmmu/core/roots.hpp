@@ -173,31 +173,41 @@ template <class S>
 
 }  // namespace detail
 
-/// Effects: loads the root for the vCPU's CR3 and role: a remembered one, one found by hash, or a new one. Returns:
-/// false where not even a root can be had. Requires: magazine filled. Locking: exclusive.
+enum class RootLoad : std::uint8_t {
+  Loaded,
+  Again,  ///< a table that becomes a root has more unsync pages than are zapped at once
+  OutOfMemory,
+};
+
+/// Effects: loads the root for the vCPU's CR3 and role: a remembered one, one found by hash, or a new one. Errors:
+/// OutOfMemory where not even a root can be had; Again only `in_slices`. Requires: magazine filled. Locking: exclusive.
 template <class S>
-[[nodiscard]] bool load_root(S& s, ExclusiveGuard<S>& g, typename S::Vcpu& v) noexcept {
+[[nodiscard]] RootLoad load_root(S& s, ExclusiveGuard<S>& g, typename S::Vcpu& v, bool in_slices) noexcept {
   if (s.dummy_root == nullptr) s.dummy_root = static_cast<std::uint64_t*>(v.magazine.take_table());
   const std::uint64_t key = v.paging.mode() == GuestMode::NonPaging || v.paging.mode() == GuestMode::Direct ? 0 : v.cr3;
   if (detail::reuse_previous(s, v, key)) {
     s.stats.add(&Counters::roots_reused);
   } else {
-    if (!make_pages_available(s, g) || !reserve_metadata(s, g, v.magazine)) return false;
+    if (!make_pages_available(s, g) || !reserve_metadata(s, g, v.magazine)) return RootLoad::OutOfMemory;
+    const unsigned n = pae_shape<S>(v) ? 4U : 1U;
+    Gfn gfn;
+    Role role;
+    for (unsigned i = 0; i < n && in_slices; ++i)
+      if (detail::root_spec(s, v, i, gfn, role) && !role.direct() && find_page(s, g.held(), gfn, role) == nullptr &&
+          !zap_unsync_of(s, g, gfn))
+        return RootLoad::Again;
     v.sync_due = true;  // pages found by hash may have missed any number of flushes
     const std::uint64_t created = s.serial;
     RootSet r;
     r.cr3 = key;
     r.role = v.role;
     r.loaded = true;
-    const unsigned n = pae_shape<S>(v) ? 4U : 1U;
     WalkedPages<S> walked;
     for (unsigned i = 0; i < n; ++i) {
-      Gfn gfn;
-      Role role;
       if (!detail::root_spec(s, v, i, gfn, role)) continue;
       auto* p = find_page(s, g.held(), gfn, role);  // what lies below is brought up to date by the sync that is due
       if (p == nullptr) p = create_page(s, g, gfn, role, v.magazine);
-      if (p == nullptr) return false;
+      if (p == nullptr) return RootLoad::OutOfMemory;
       r.page[i] = WeakPage{p->index, p->serial};
       walked.add(*p);
     }
@@ -218,7 +228,7 @@ template <class S>
     v.top = p == nullptr ? s.host.to_phys(s.dummy_root) : s.table_address(*p);
   }
   show_root(s, v);
-  return true;
+  return RootLoad::Loaded;
 }
 
 /// Effects: the next hardware PDPT of the frame names the four page directories; a missing one is not present. The
@@ -255,9 +265,16 @@ template <class S>
   ExclusiveGuard<S> g(s);
   if (S::Memory::template exchange<Order::AcqRel>(v.reload, 0) != 0) unload_root(s, g, v);
   if (v.root.loaded && root_stale(s, v)) unload_root(s, g, v);
-  if (!v.root.loaded && !load_root(s, g, v)) {
-    S::Memory::template store<Order::Relaxed>(v.reload, 1);
-    return false;
+  Attempts attempts{kMostUnsyncOfTable};
+  for (Progress slices(attempts); !v.root.loaded; --attempts.left) {
+    const RootLoad r = load_root(s, g, v, attempts.left != 0);
+    if (r == RootLoad::OutOfMemory) {
+      S::Memory::template store<Order::Relaxed>(v.reload, 1);
+      return false;
+    }
+    if (r == RootLoad::Loaded) break;
+    slices.add(S::Config::kYieldPages);
+    g.yield(slices);
   }
   if (v.sync_due) {
     if constexpr (S::Arch::kGuests.indirect()) sync_roots(s, g, v);

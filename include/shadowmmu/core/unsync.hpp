@@ -11,9 +11,9 @@ namespace shadowmmu::core {
 /// Links to mark that one page may cost which becomes unsync. A guest may share tables so that paths are very many:
 /// such a page stays write-protected.
 inline constexpr unsigned kMostMarks = 1024;
-/// Pages of one guest table that are unsync at most. In more roles than that it stays write-protected, since all of
-/// them go at once where it becomes an upper table. A guest that tries every control bit has some dozens; with four, a
-/// guest that writes its tables under changing controls was ten times slower.
+/// Pages of one guest table that are unsync at most. In more roles than that it stays write-protected, since each of
+/// them has to be looked at for each write, and to go where it becomes an upper table. A guest that tries every control
+/// bit has some dozens; with four, a guest that writes its tables under changing controls was ten times slower.
 inline constexpr unsigned kMostUnsyncOfTable = 64;
 
 /// Effects: entry i of p leads to an unsync page: bit and count there, and on every path up. Invariant: the bits of
@@ -70,21 +70,6 @@ template <class S>
   }
   S::Memory::template fence<Order::Release>();
   return true;
-}
-
-/// Effects: zaps the unsync leaf pages of gfn, which is about to be shadowed as an upper table (whose frame takes no
-/// unseen write). Flush: by the guard.
-template <class S>
-void zap_unsync_of(S& s, ExclusiveGuard<S>& g, Gfn gfn) noexcept {
-  for (bool again = true; again;) {
-    again = false;
-    for (auto& p : s.hash.bucket(gfn)) {
-      if (p.gfn != gfn || p.role.direct() || !p.unsync) continue;
-      prepare_zap(s, g, p);
-      again = true;
-      break;
-    }
-  }
 }
 
 /// A sync brings back what was unsync when it began, and ends although the lock is let go on the way and vCPUs go on to
