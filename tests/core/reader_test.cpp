@@ -142,6 +142,9 @@ TEST_CASE("F28 another thread translates by the registers of the moment, in each
   REQUIRE(v.set_control(kLongMode) == ControlOutcome::Done);
   word(10, 5, 21 << 12 | 0x67);
   CHECK(to(0x5123) == (21U << 12 | 0x123U));
+  word(10, 6, std::uint64_t{1} << 63U | 22 << 12 | 0x67);  // NX: with EFER.NXE no reserved bit
+  CHECK(to(0x6123) == (22U << 12 | 0x123U));
+  CHECK_FALSE(r.translate(v, Gva{0x6123}, AccessRequest{false, true, false}).ok());
 }
 
 TEST_CASE("5.2 at most so many pages wait; where that is too few the writer waits, and frees the same way") {

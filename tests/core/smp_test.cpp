@@ -73,6 +73,49 @@ TEST_CASE("while one vCPU has a window open the others stay out; a vCPU that goe
   CHECK_FALSE(other.lookup(Gva{0x60'0000}).rights.write());
   CHECK(b.mmu.audit().violations == 0);
 }
+TEST_CASE(
+    "a window kicks the others out once, is for one frame, and sees what a stale TLB entry writes until its flush") {
+  Bench<Mmu, LateHost> b;
+  REQUIRE(b.mmu.add_slot(Gfn{0}, 1024).ok());
+  b.map(1, 0, 301);
+  b.map(1, kAt, 300);
+  const std::uint64_t pd = b.leaf_table(1, 0) - 1;
+  b.map(1, 0x60'0000, pd);
+  b.map(1, 0x61'0000, 2);  // the PDPT
+  b.table(120)[0] = 302 << 12 | kPage;
+  Mmu::Vcpu v(b.mmu);
+  run_long(v, 1);
+  REQUIRE(read_fault(v, 0).kind == Kind::Resume);
+  REQUIRE(read_fault(v, kAt).kind == Kind::Resume);
+  const std::uint64_t kicks = b.host.kicks;
+  const FaultOutcome o = write_fault(v, 0x60'0000 + Level{2}.index(kAt) * 8);
+  REQUIRE(o.kind == Kind::Emulate);
+  REQUIRE(v.begin_write_window(o).ok());
+  CHECK(b.host.kicks == kicks + 1);
+  REQUIRE(write_fault(v, o.address).kind == Kind::Resume);
+  SUBCASE("of another tracked frame") {
+    const FaultOutcome second = write_fault(v, 0x61'0000);
+    REQUIRE(second.kind == Kind::Emulate);
+    REQUIRE(v.begin_write_window(second).ok());
+    CHECK(b.host.kicks == kicks + 1);
+    CHECK(write_fault(v, 0x61'0000).kind == Kind::Resume);
+    v.end_write_windows();
+  }
+  SUBCASE("a late write") {
+    b.host.before_flush = [&] { b.table(pd)[0] = 120 << 12 | kPage; };
+    v.end_write_windows();
+    REQUIRE_FALSE(b.host.before_flush);
+    CHECK_FALSE(v.lookup(Gva{0}).present);
+    REQUIRE(read_fault(v, 0).kind == Kind::Resume);
+    CHECK(v.lookup(Gva{0}).pfn == b.host.backing(Gfn{302}, false).pfn);
+  }
+  SUBCASE("a write that changes nothing counts where it went") {
+    v.end_write_windows();
+    CHECK_FALSE(v.lookup(Gva{kAt}).present);
+    CHECK(v.lookup(Gva{0}).present);
+  }
+  CHECK(b.mmu.audit().violations == 0);
+}
 TEST_CASE("the limit grows with the vCPUs, whatever was asked for") {
   Bench<Mmu, LateHost> b;
   REQUIRE(b.mmu.add_slot(Gfn{0}, 1024).ok());

@@ -319,6 +319,20 @@ TEST_CASE(
     for (const EachAccess& x : kAccesses) REQUIRE(g.as_the_oracle(0x8000'0000, x.request, x.mode));
   }
 }
+TEST_CASE(
+    "F17 a window for a supervisor's write is for its own page: the same frame elsewhere asks for one of its own") {
+  Guest g;
+  g.guest.map(Mode::Long4, kRoot, 0x8000'0000, 1024, 0x65);
+  g.guest.map(Mode::Long4, kRoot, 0x8000'1000, 1024, 0x65);
+  g.run(Mode::Long4, kRoot, 0, cr4::kSmap, efer::kNxe);
+  const auto fault = [&](std::uint64_t a) { return g.vcpu->handle_fault(Gva{a}, pferr::kWrite, CpuMode{0, true}); };
+  const FaultOutcome o = fault(0x8000'0000);
+  REQUIRE(o.kind == FaultOutcome::Kind::Emulate);
+  REQUIRE(g.vcpu->begin_write_window(o).ok());
+  CHECK(fault(0x8000'0000).kind == FaultOutcome::Kind::Resume);
+  CHECK(fault(0x8000'1000).kind == FaultOutcome::Kind::Emulate);
+  g.vcpu->end_write_windows();
+}
 TEST_CASE("F10 a table let go unsync is found at a flush, at whichever entries of the levels above it hangs") {
   for (unsigned level = 2; level <= 4; ++level)
     for (const std::uint64_t i : {0U, 1U, 63U, 64U, 127U, 128U, 319U, 447U, 448U, 511U}) {
