@@ -131,18 +131,19 @@ struct FewDeferred : config::Default {
   static constexpr unsigned kPrefetch = 1;
 };
 
-/// Two vCPUs on 16 (or, large, 1024) guest pages under a direct map; each has touched page 1.
+/// Two vCPUs (or one) on 16 (or, large, 1024) guest pages under a direct map; each has touched page 1.
 template <class Lock = ExploredReaders, class Config = FewDeferred>
 struct Direct {
   using Mmu = ShadowMmu<arch::Ept, Lock, reclaim::Fifo, PoisonHost, Config>;
 
-  explicit Direct(bool large = false, typename Mmu::Caps caps = {}) : host(large ? 1024 : 32, 256), mmu(host, caps) {
+  explicit Direct(bool large = false, typename Mmu::Caps caps = {}, unsigned vcpus = 2)
+      : host(large ? 1024 : 32, 256), mmu(host, caps) {
     host.large = large;
     slot = mmu.add_slot(Gfn{0}, large ? 1024 : 16).value();
-    for (auto& v : vcpu) {
-      v = std::make_unique<typename Mmu::Vcpu>(mmu, VcpuId{static_cast<std::uint32_t>(&v - vcpu)});
-      REQUIRE(v->enter() == EnterOutcome::Enter);
-      static_cast<void>(v->handle_fault(Gva{0x1000}, pferr::kWrite));  // the path exists, magazines are full
+    for (unsigned n = 0; n < vcpus; ++n) {
+      vcpu[n] = std::make_unique<typename Mmu::Vcpu>(mmu, VcpuId{n});
+      REQUIRE(vcpu[n]->enter() == EnterOutcome::Enter);
+      static_cast<void>(vcpu[n]->handle_fault(Gva{0x1000}, pferr::kWrite));  // the path exists, magazines are full
     }
     reader = std::make_unique<typename Mmu::Reader>(mmu);
   }

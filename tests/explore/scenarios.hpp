@@ -253,7 +253,7 @@ sim::Scenario fetch_stale_tlb() {
   struct Data {
     std::uint64_t page = 0, copy = 0;
   };
-  auto m = machine<Direct<Lock>>();
+  auto m = machine<Direct<Lock>>(false, typename Direct<Lock>::Mmu::Caps{}, 1U);  // the hardware's is the only vCPU
   auto d = std::make_shared<Data>();
   REQUIRE(m->mmu.start_dirty_log(m->slot).ok());
   REQUIRE(m->write(0, 0x1000, true) == Kind::Resume);
