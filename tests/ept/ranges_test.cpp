@@ -20,7 +20,7 @@ using Gfns = std::vector<std::uint64_t>;
 constexpr std::uint64_t kGib = 262144;
 
 struct RangeHost : host::Arena {
-  RangeHost() : Arena(3 * kGib, 4096) {}
+  RangeHost() : Arena(9 * kGib, 4096) {}
   Backing backing(Gfn g, bool write) noexcept {
     Backing b = Arena::backing(g, write);
     if (b.kind != Backing::Kind::None) b.kind = kind;
@@ -116,6 +116,17 @@ struct Slotted : Machine {
   SlotId slot{};
 };
 
+TEST_CASE("addresses 8 GiB apart, which share a place among the remembered paths, are mapped each in its own place") {
+  Machine m;
+  const Gfns firsts{0, 8 * kGib};
+  for (const std::uint64_t first : firsts) REQUIRE(m.mmu.add_slot(Gfn{first}, 1024).ok());
+  for (std::uint64_t n = 0; n < 4; ++n)
+    for (const std::uint64_t first : firsts) {
+      REQUIRE(m.touch(first + n) == Kind::Resume);
+      CHECK(m.present(first + n));
+    }
+  m.audit();
+}
 TEST_CASE("F27 an invalidation takes what lies in its range, all of it and nothing else, and flushes just that") {
   Slotted m;
   for (const std::uint64_t first : kBorders)
