@@ -78,10 +78,11 @@ class PoisonHost : Lender, public host::Arena {
     OneIrq::off = 0;
   }
   void free_frame(Hpa p) noexcept {
+    if (!over) {
+      std::memcpy(to_virt(p), poison().data(), kPageSize);
+      freed_[number(p)] = true;
+    }
     Arena::free_frame(p);
-    if (over) return;
-    std::memcpy(to_virt(p), poison().data(), kPageSize);
-    freed_[number(p)] = true;
   }
   Result<Hpa> alloc_frame(FrameKind k) noexcept {
     const Result<Hpa> r = Arena::alloc_frame(k);
