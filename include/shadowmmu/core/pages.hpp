@@ -164,7 +164,8 @@ template <class S>
   s.live.push_back(*p);
   s.reclaim.on_create(*p, PageFacts{role.level(), role.direct(), gfn.value() << 32U | role.bits()});
   if (!role.direct()) {
-    // Whoever wants an upper table has seen to it before, in slices; what other vCPUs made since is little.
+    // A fault has done this before it came here, in slices; so has a root load, unless other vCPUs made such pages as
+    // fast as it took them: then what is left goes now.
     while (role.level() > Level{1} && !zap_unsync_of(s, g, gfn)) {
     }
     g.owe(account_shadowed(s, g.held(), *p, m));
