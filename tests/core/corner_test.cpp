@@ -103,6 +103,17 @@ TEST_CASE("a split between an emulator's write and its report hands down no righ
   CHECK_FALSE(b.v->lookup(Gva{b.kBase + 0x5000}).rights.write());
   CHECK(b.mmu.audit().violations == 0);
 }
+TEST_CASE("3.5 a split puts no page of this generation below one that is obsolete: the leaf goes") {
+  LargePage b;
+  REQUIRE(read_fault(*b.v, b.kBase).kind == Kind::Resume);
+  REQUIRE(b.v->lookup(Gva{b.kBase}).level == Level{2});
+  b.mmu.obsolete_all();
+  const Counters before = b.mmu.stats();
+  REQUIRE(b.mmu.split_large_pages(b.slot).ok());
+  CHECK(b.mmu.stats().splits == before.splits);
+  CHECK(b.mmu.stats().pages_created == before.pages_created);
+  CHECK(b.mmu.audit().violations == 0);
+}
 
 /// A GiB backed by one host page.
 struct HugeHost : TestHost {

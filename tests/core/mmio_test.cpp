@@ -57,6 +57,7 @@ TEST_CASE("4.1 invalidating takes no lock and visits no page, but once in 2^bits
   }
   CHECK(b.stats().mmio_wraps == 3);
 }
+TEST_SUITE_BEGIN("no policy");  // nothing is evicted here: once is enough
 template <class A>
 void whole_width(std::uint64_t width) {
   TestHost host(1024, 4096);
@@ -101,6 +102,7 @@ TEST_CASE("4.2 every generation of the width, every right and the corners of the
         CHECK(arch::Ept::read_mmio({.host_address_bits = w}, e).gfn == Gfn{gfn});
       }
 }
+TEST_SUITE_END();
 TEST_CASE("4.3 a hit, a stale entry and another entry are told apart; a stale one is made again by the whole walk") {
   Mmio<> b;
   CHECK(b.read(0x40'0000, 0).kind == Kind::Mmio);

@@ -692,6 +692,7 @@ TEST_CASE("F31 regions that code has split come back by budget, all of them in t
     }
   }
 }
+TEST_SUITE_BEGIN("no policy");  // nothing is evicted here: once is enough
 TEST_CASE("F38 the Host's memory type and kind are in the entry, at each size, and in what it is split into") {
   for (const unsigned level : {1U, 2U, 3U})
     for (const MemoryType type : {MemoryType::Uncached, MemoryType::WriteCombining, MemoryType::WriteThrough,
@@ -711,6 +712,7 @@ TEST_CASE("F38 the Host's memory type and kind are in the entry, at each size, a
         CHECK(m.at(5).level == Level{1});
       }
 }
+TEST_SUITE_END();
 TEST_CASE(
     "3.13 while a slot goes its gfns are retried and its neighbours served, first and last, whatever came before") {
   for (const bool move : {false, true})
