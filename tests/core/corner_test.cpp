@@ -88,7 +88,7 @@ TEST_CASE("8.5 a split links no writable child below a guest page whose D bit is
   REQUIRE(b.v->lookup(Gva{b.kBase + 0x5000}).level == Level{2});
   REQUIRE(b.mmu.split_large_pages(b.slot).ok());
   CHECK_FALSE(b.v->lookup(Gva{b.kBase + 0x5000}).rights.write());  // else D stays clear for ever
-  CHECK(b.mmu.audit().violations == 0);
+  CHECK(test::unsound(b.mmu) == "");
 }
 TEST_CASE("a split between an emulator's write and its report hands down no right that is gone") {
   LargePage b;
@@ -101,7 +101,26 @@ TEST_CASE("a split between an emulator's write and its report hands down no righ
   REQUIRE(read_fault(*b.v, b.kBase + 0x6000).kind == Kind::Resume);
   REQUIRE(b.v->lookup(Gva{b.kBase + 0x6000}).level == Level{1});
   CHECK_FALSE(b.v->lookup(Gva{b.kBase + 0x5000}).rights.write());
-  CHECK(b.mmu.audit().violations == 0);
+  CHECK(test::unsound(b.mmu) == "");
+}
+TEST_CASE("a split of a read-only large page shares no table with that of a writable one of the same frame") {
+  LargePage b;
+  const std::uint64_t twin = b.kBase + 0x60'0000;
+  b.table(b.pd)[Level{2}.index(twin)] = 512 << 12 | 0xe5;
+  REQUIRE(write_fault(*b.v, b.kBase + 0x5000).kind == Kind::Resume);
+  REQUIRE(read_fault(*b.v, twin + 0x5000).kind == Kind::Resume);
+  REQUIRE(b.v->lookup(Gva{b.kBase}).level == Level{2});
+  REQUIRE(b.v->lookup(Gva{twin}).level == Level{2});
+  REQUIRE(b.mmu.start_dirty_log(b.slot).ok());
+  REQUIRE(b.mmu.split_large_pages(b.slot).ok());
+  REQUIRE(b.mmu.stats().splits == 2);
+  for (const std::uint64_t page : {0x5000U, 0x6000U}) {
+    REQUIRE(write_fault(*b.v, b.kBase + page, true).kind == Kind::Resume);
+    CHECK(b.v->lookup(Gva{b.kBase + page}).rights.write());
+    CHECK_FALSE(b.v->lookup(Gva{twin + page}).rights.write());
+    CHECK(write_fault(*b.v, twin + page).kind == Kind::InjectPageFault);
+  }
+  CHECK(test::unsound(b.mmu) == "");
 }
 TEST_CASE("3.5 a split puts no page of this generation below one that is obsolete: the leaf goes") {
   LargePage b;
@@ -112,7 +131,39 @@ TEST_CASE("3.5 a split puts no page of this generation below one that is obsolet
   REQUIRE(b.mmu.split_large_pages(b.slot).ok());
   CHECK(b.mmu.stats().splits == before.splits);
   CHECK(b.mmu.stats().pages_created == before.pages_created);
-  CHECK(b.mmu.audit().violations == 0);
+  CHECK(test::unsound(b.mmu) == "");
+}
+TEST_CASE("a directory entry that became another, nobody told: the next fault follows what it says now") {
+  constexpr std::uint64_t kBase = 0x4000'0000, kFirst = 0x180, kSecond = 0x181;  // pages of the entry's 2 MiB
+  // A large page or a table, of frame 0 or 512; and where it leads the second page.
+  struct {
+    std::uint64_t entry, gfn;
+  } const states[] = {{0xe7, 385}, {512 << 12 | 0xe7, 897}, {0x67, 302}, {512 << 12 | 0x67, 303}};
+  for (const auto& before : states)
+    for (const auto& after : states) {
+      if (before.entry == after.entry) continue;
+      CAPTURE(before.entry);
+      CAPTURE(after.entry);
+      Bench<Plain> b;
+      REQUIRE(b.mmu.add_slot(Gfn{0}, 1024).ok());
+      b.map(1, kBase + 0x20'0000, 310);
+      std::uint64_t pd = 1;
+      for (unsigned l = 4; l >= 3; --l) pd = b.table(pd)[Level{l}.index(kBase)] >> 12;
+      for (const std::uint64_t t : {0U, 512U})
+        for (const std::uint64_t page : {kFirst, kSecond})
+          b.table(t)[page] = (300 + (page - kFirst) * 2 + t / 512) << 12 | kPage;
+      std::uint64_t& pde = b.table(pd)[Level{2}.index(kBase)];
+      pde = before.entry;
+      Plain::Vcpu v(b.mmu);
+      run_long(v, 1);
+      REQUIRE(write_fault(v, kBase + (kFirst << 12)).kind == Kind::Resume);
+      pde = after.entry;
+      Kind k = Kind::Retry;
+      for (int tries = 0; tries < 4 && k == Kind::Retry; ++tries) k = write_fault(v, kBase + (kSecond << 12)).kind;
+      CHECK(k == Kind::Resume);
+      CHECK(v.lookup(Gva{kBase + (kSecond << 12)}).pfn == b.host.backing(Gfn{after.gfn}, false).pfn);
+      CHECK(test::unsound(b.mmu) == "");
+    }
 }
 
 /// A GiB backed by one host page.
@@ -297,7 +348,7 @@ TEST_CASE("3.8 obsolete roots in use are no freed pages: reclaim goes on to thos
     CHECK(p.mmu.shrink(20) == 17);
     CHECK(p.mmu.stats().pages_used == 32);
   }
-  CHECK(p.mmu.audit().violations == 0);
+  CHECK(test::unsound(p.mmu) == "");
 }
 
 /// Gives no frame beyond a budget.
@@ -328,7 +379,7 @@ TEST_CASE("3.8 obsolete pages do not outlive the memory pressure of slots and lo
     b.host.budget = 0;
     CHECK(b.mmu.add_slot(Gfn{512}, 512).error() == Error::OutOfMemory);
   }
-  CHECK(b.mmu.audit().violations == 0);
+  CHECK(test::unsound(b.mmu) == "");
 }
 /// Somebody always waits.
 TEST_CASE("3.4 a region full of tables, or of long chains, is not zapped in one critical section") {
@@ -362,7 +413,7 @@ TEST_CASE("3.4 a region full of tables, or of long chains, is not zapped in one 
     mmu.guest_wrote(Gpa{5}, ~std::uint64_t{0});
     CHECK(TestLock::taken >= 2000 / 10 / 2);
   }
-  CHECK(mmu.audit().violations == 0);
+  CHECK(test::unsound(mmu) == "");
 }
 TEST_CASE("F36 the audit may be asked in the middle of a change of flags") {
   const Crowd crowd;
@@ -376,7 +427,7 @@ TEST_CASE("F36 the audit may be asked in the middle of a change of flags") {
   unsigned asked = 0;
   std::function<void()> ask = [&] {
     asked += 1;
-    CHECK(mmu.audit().violations == 0);
+    CHECK(test::unsound(mmu) == "");
   };
   TestLock::turn = ask;
   REQUIRE(mmu.set_slot_flags(slot, SlotFlags{true}).ok());

@@ -11,6 +11,7 @@
 #include "shadowmmu/shadowmmu.hpp"
 #include "shadowmmu/sim/guest_tables.hpp"
 #include "support/any_policy.hpp"
+#include "support/sound.hpp"
 #include "support/test_host.hpp"
 
 namespace shadowmmu::test {

@@ -537,6 +537,41 @@ TEST_CASE("F20 clearing by mask: each bit alone, and its page; the others stay m
     m.audit();
   }
 }
+TEST_CASE("F20 a word whose every page was written is fetched once: its marks go, its pages are protected") {
+  for (const bool by_reader : {false, true}) {
+    Machine m;
+    const SlotId slot = m.mmu.add_slot(Gfn{37}, 64).value();
+    REQUIRE(m.mmu.start_dirty_log(slot).ok());
+    Mmu::Reader reader(m.mmu);
+    const auto fetched = [&] {
+      std::uint64_t word = 0;
+      REQUIRE((by_reader ? reader.fetch_dirty_log(slot, 0, 1, &word) : m.mmu.fetch_dirty_log(slot, 0, 1, &word)).ok());
+      return word;
+    };
+    for (int round = 0; round < 2; ++round) {
+      for (std::uint64_t g = 37; g < 101; ++g) REQUIRE(m.touch(g, true) == Kind::Resume);
+      CHECK(fetched() == ~0ULL);
+      for (std::uint64_t g = 37; g < 101; ++g) CHECK_FALSE(m.writable(g));
+      CHECK(fetched() == 0);
+    }
+    m.audit();
+  }
+}
+TEST_CASE("F19 a page that may still be written by what a TLB knew before it was aged counts as written when it goes") {
+  for (const bool accessed_dirty : {false, true}) {
+    Mmu::Caps c;
+    c.accessed_dirty = accessed_dirty;
+    Machine m(1, c);
+    REQUIRE(m.mmu.add_slot(Gfn{0}, 64).ok());
+    REQUIRE(m.touch(5, true) == Kind::Resume);
+    REQUIRE(m.cpu_writes(5));
+    CHECK(m.mmu.clear_young(Gfn{5}, 1));
+    m.host.told.clear();  // ageing flushes nothing: a CPU writes on
+    m.mmu.unmap(Gfn{5}, 1);
+    CHECK(m.host.told.count(5) == 1);
+    CHECK(m.host.flushed(5));
+  }
+}
 TEST_CASE("F20 what hardware's buffer names is in the log of its slot, first and last gfn included") {
   Machine m;
   const SlotId slot = m.mmu.add_slot(Gfn{37}, 200).value();

@@ -60,6 +60,23 @@ usage: ./dev planted [WORDS] [--list] [--alone] [--jobs N] [--compiler NAME] [--
   plants known bugs; every one must be caught. WORDS: only bugs whose name contains one of them.
   Many bugs share a binary and are chosen when it runs; --alone compiles each by itself. See tests/planted/README.md.
 END
+    museum) cat <<'END' ;;
+usage: ./dev museum [WORDS]
+       ./dev museum --record
+       ./dev museum --guests [--names PLANT,...]
+  public bugs of shadow MMUs, planted here one by one: what each broke, which test catches it, what that test says. WORDS:
+  only exhibits whose id, system or plant contains one of them; up to three of them show the lines that plant them.
+  --record     writes down what the tests say, and docs/MUSEUM.md
+  --guests     runs the paging guest on the example hypervisor with each of the bugs (some ten minutes); writes that down
+END
+    mutate) cat <<'END' ;;
+usage: ./dev mutate [N] [--file F] [--seed S] [--jobs N] [--list] [--again]
+  makes N mutants of the library (100) and runs the quick suites against each; prints the survivors with their diff.
+  --file F     only headers whose path below include/shadowmmu contains F
+  --seed S     which mutants (1); the same seed draws the same ones
+  --list       how many places each operator finds; compiles nothing
+  --again      starts anew; without it a run that was stopped goes on. See tests/planted/README.md.
+END
     *) cmd_help ;;
   esac
 }
@@ -83,6 +100,8 @@ usage: ./dev COMMAND           ./dev COMMAND --help says more, at once
   fuzz [SECONDS]         coverage-guided fuzzing with clang
   explore [ARGS]         interleavings of small scenarios: list, run, replay; see docs/TESTING.md
   planted [WORDS]        plants known bugs; every one must be caught
+  museum [WORDS]         plants the public bugs of other shadow MMUs and shows what catches them; see docs/MUSEUM.md
+  mutate [N]             makes N mutants by itself and shows those that no quick suite notices
   help                   this text
 Logs go to build/log. What is missing is installed with apt-get on Debian and Ubuntu.
 END

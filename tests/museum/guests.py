@@ -1,0 +1,164 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: BSL-1.0
+"""Would a guest have noticed? Builds the example hypervisor with the museum's planted bugs in it, chooses one at a time
+and runs the paging guest (tests/guests/paging, every twenty-fourth product) on it in QEMU. Writes guests.json: what the guest
+said of each, and at which commit. About ten minutes of two cores.
+
+guests.py HYPERVISOR-SOURCES PAGING-GUEST [--jobs N] [--names A,B]
+"""
+import argparse
+import concurrent.futures
+import importlib.machinery
+import importlib.util
+import json
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import time
+
+import museum
+
+ROOT = museum.ROOT
+sys.path.append(str(ROOT / "tests" / "planted"))
+LOADER = importlib.machinery.SourceFileLoader("planted_run", str(ROOT / "tests/planted/run"))
+planted_run = importlib.util.module_from_spec(importlib.util.spec_from_loader("planted_run", LOADER))
+sys.modules["planted_run"] = planted_run  # before it runs: its dataclasses look for their module
+LOADER.exec_module(planted_run)
+
+WORK = ROOT / "build" / "museum" / "hypervisor"
+MAGIC = b"PLANTED-CHOICE:\0"
+REACHED = "<planted>"
+SAMPLE, PATIENCE = "sample=24", 120  # seconds: about six times what the guest takes
+
+
+def header(_names):
+    """The choice is a word of the binary that this script writes: a hypervisor has no environment. What is chosen says
+    on the serial line when it is first run."""
+    return f"""#pragma once
+namespace shadowmmu_planted {{
+struct Choice {{ char magic[16]; volatile int chosen; volatile bool told; }};
+[[gnu::used]] inline Choice choice = {{"{MAGIC[:-1].decode()}", 0, false}};
+inline bool reached() {{
+  if (choice.told) return true;
+  choice.told = true;
+  for (const char* c = "{REACHED}"; *c != 0; ++c)
+    __asm__ volatile("outb %0, %1" : : "a"(*c), "Nd"(static_cast<unsigned short>(0x3f8)));
+  return true;
+}}
+constexpr bool is(int number) {{
+  if (__builtin_is_constant_evaluated()) return false;
+  return choice.chosen == number && reached();
+}}
+}}
+"""
+
+
+def build(sources, overlay, where):
+    """Returns (hv.elf, None) or (None, what went wrong)."""
+    flags = f"-w -iquote {overlay}"
+    if (overlay / planted_run.choice.CHOICE_HEADER).exists():
+        flags += f" -include {overlay / planted_run.choice.CHOICE_HEADER}"
+    for command in (["cmake", "-S", sources, "-B", where, "-G", "Ninja", "-D", "CMAKE_CXX_COMPILER=g++", "-D",
+                     f"CMAKE_CXX_FLAGS={flags}"],
+                    ["cmake", "--build", where, "--target", where / "hv.elf"]):
+        r = subprocess.run(command, capture_output=True, text=True)
+        if r.returncode:
+            return None, r.stdout + r.stderr
+    return where / "hv.elf", None
+
+
+def guest_says(output, status):
+    """(whether the guest noticed, in which words)"""
+    lines = [line.strip() for line in output.replace("\r", "").splitlines()]
+    audit = next((m[1] for line in lines if (m := re.match(r"shadowmmu: audit: (\d+) violations", line))), None)
+    if "GUEST-OK" in lines:
+        if audit in (None, "0"):
+            return False, "does not notice"
+        return False, f"does not notice; the audit counts {audit}"
+    if status == 124:
+        return True, "does not come to its end"
+    failed = [line for line in lines if line.endswith("cases FAILED")]
+    error = [line for line in lines if line.startswith("shadowmmu: error:") or "guest exit" in line]
+    words = failed[0] if failed else error[0] if error else f"ends with status {status}"
+    return True, "notices: `" + words[:160].replace("`", "'") + "`"
+
+
+def run_guest(elf, guest):
+    r = subprocess.run([ROOT / "examples/bare_metal_svm/run", "--hv", elf, "--timeout", str(PATIENCE), "--args", SAMPLE, guest],
+                       capture_output=True, text=True, errors="replace")
+    output = r.stdout + r.stderr
+    noticed, words = guest_says(output.replace(REACHED, ""), r.returncode)
+    return noticed, words, REACHED in output
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("sources", type=pathlib.Path)
+    p.add_argument("guest", type=pathlib.Path)
+    p.add_argument("--jobs", type=int, default=os.cpu_count())
+    p.add_argument("--names", help="only these plants; what was seen of the others is kept")
+    args = p.parse_args()
+    exhibits = museum.parse((museum.HERE / "exhibits.txt").read_text())
+    wanted = {e.plant for e in exhibits if e.plant}
+    if args.names:
+        wanted &= set(args.names.split(","))
+    bugs = [b for path in sorted((ROOT / "tests/planted/bugs").glob("*.txt")) for b in planted_run.parse(path)
+            if b.name in wanted]
+    shutil.rmtree(WORK, ignore_errors=True)
+    WORK.mkdir(parents=True)
+    runner = planted_run.Runner(argparse.Namespace(work=WORK, compiler=None))
+    numbers = {}
+
+    def remember(names):
+        numbers.clear()
+        numbers.update({name: number for number, name in names.items()})
+        return header(names)
+
+    overlay = WORK / "include"
+    elf, together, error = runner.together(bugs, overlay, remember, lambda: build(args.sources, overlay, WORK / "together"))
+    if error:
+        sys.exit(error[-3000:])
+    began = time.monotonic()
+    as_it_is = run_guest(elf, args.guest)
+    print(f"no bug: {as_it_is[1]}, {time.monotonic() - began:.0f} s", flush=True)
+    if as_it_is != (False, "does not notice", False):
+        return 1
+
+    def one(bug):
+        if bug.name in together:
+            binary = elf.read_bytes()
+            at = binary.index(MAGIC) + len(MAGIC)
+            mine = WORK / f"{bug.name}.elf"
+            mine.write_bytes(binary[:at] + numbers[bug.name].to_bytes(4, "little") + binary[at + 4:])
+        else:
+            alone = WORK / f"alone-{bug.name}"
+            target = alone / "include/shadowmmu" / bug.file
+            target.parent.mkdir(parents=True)
+            text, wrong = runner.mutated(bug)
+            if wrong:
+                return bug.name, (False, wrong)
+            target.write_text(text)
+            mine, wrong = build(args.sources, alone / "include", alone / "build")
+            if wrong:
+                return bug.name, (False, "is not in what the example instantiates")
+        noticed, words, reached = run_guest(mine, args.guest)
+        if bug.name in together and not reached:
+            words = "never runs it" if not noticed else words
+        return bug.name, (noticed, words)
+
+    record = museum.read_json(museum.GUESTS).get("plants", {}) if args.names else {}
+    with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
+        for name, (noticed, words) in pool.map(one, bugs):
+            record[name] = {"noticed": noticed, "says": words}
+            print(f"{name}: {words}", flush=True)
+    commit = subprocess.run(["git", "-C", ROOT, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True).stdout.strip()
+    museum.GUESTS.write_text(json.dumps({"commit": commit, "plants": dict(sorted(record.items()))}, indent=1) + "\n")
+    shutil.rmtree(WORK, ignore_errors=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
