@@ -237,8 +237,7 @@ TEST_CASE("3.8 obsolete pages never outlive memory pressure: they are given back
   b.mmu.obsolete_all();
   const std::uint64_t obsolete = b.mmu.stats().pages_used;
   // The Host has nothing left but what the obsolete pages hold.
-  while (b.host.alloc_frame(FrameKind::Table).ok()) {
-  }
+  const Hoard hoard(b.host);
   for (std::uint64_t i = 0; i < 150; ++i) {
     REQUIRE(b.vcpu->enter() == EnterOutcome::Enter);
     REQUIRE(write_fault(*b.vcpu, address(i)).kind == Kind::Resume);

@@ -537,6 +537,17 @@ TEST_CASE("F20 clearing by mask: each bit alone, and its page; the others stay m
     m.audit();
   }
 }
+TEST_CASE("a leaf table costs its frame and its region's reverse map, and nothing for children that it never has") {
+  constexpr std::uint64_t kRegions = 40;
+  Machine m;
+  REQUIRE(m.mmu.add_slot(Gfn{0}, (kRegions + 1) * 512).ok());
+  REQUIRE(m.touch(0) == Kind::Resume);
+  const std::uint64_t before = m.host.frames_used();
+  for (std::uint64_t r = 1; r <= kRegions; ++r) REQUIRE(m.touch(r * 512) == Kind::Resume);
+  // The reverse map of a region takes half a frame.
+  CHECK(m.host.frames_used() - before >= kRegions + kRegions / 2);
+  CHECK(m.host.frames_used() - before <= kRegions + kRegions / 2 + kRegions / 4);
+}
 TEST_CASE("F20 a word whose every page was written is fetched once: its marks go, its pages are protected") {
   for (const bool by_reader : {false, true}) {
     Machine m;

@@ -135,6 +135,23 @@ class TestHost : public host::Arena {
   std::vector<bool> whole_;  ///< the 2 MiB of guest frames are one host page
 };
 
+/// All frames that a Host has left, until this ends.
+class Hoard {
+ public:
+  explicit Hoard(TestHost& h) : host_(h) {
+    for (Result<Hpa> r = h.alloc_frame(FrameKind::Table); r.ok(); r = h.alloc_frame(FrameKind::Table))
+      frames_.push_back(r.value());
+  }
+  Hoard(const Hoard&) = delete;
+  ~Hoard() {
+    for (const Hpa p : frames_) host_.free_frame(p);
+  }
+
+ private:
+  TestHost& host_;
+  std::vector<Hpa> frames_;
+};
+
 /// A simulated CPU whose TLB hears the Host's flushes, and only those.
 class TestCpu : public host::FlushListener {
  public:

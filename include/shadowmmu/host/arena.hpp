@@ -7,6 +7,7 @@
 #include <mutex>
 #include <vector>
 
+#include "shadowmmu/check.hpp"
 #include "shadowmmu/concepts/host.hpp"
 #include "shadowmmu/memory/smp.hpp"
 
@@ -42,7 +43,9 @@ class Arena {
   Arena(std::uint64_t guest_pages, std::uint64_t table_frames) : Arena(guest_pages, table_frames, Lent{}) {}
   Arena(const Arena&) = delete;
   Arena& operator=(const Arena&) = delete;
+  /// A debug build calls the handler where somebody still has frames: whoever was given them leaks, or lives too long.
   ~Arena() {
+    detail::require(used_ == 0, "an Arena ends while frames of it are in use");
     if (!lent_.guest) ::munmap(guest_, guest_pages_ * kPageSize);
     if (!lent_.tables) ::munmap(tables_, table_frames_ * kPageSize);
   }
