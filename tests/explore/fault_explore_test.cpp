@@ -9,24 +9,28 @@
 namespace {
 using namespace shadowmmu;
 
-/// Explores a scenario completely up to two preemptions, then at random without a bound: sequentially consistent and
-/// with store buffers.
+/// Explores a scenario completely up to some preemptions, then at random without a bound.
+template <class F>
+void explore_one(const std::string& model, sim::ExploreOptions options, F&& scenario) {
+  options.random_runs = 200;
+  options.max_steps = 200'000;
+  const sim::Report r = sim::Explorer(options).run(scenario);
+  INFO(model, ": ", r.text());
+  CHECK(r.ok());
+  CHECK(r.complete);
+  CHECK(r.runs > options.random_runs + 1);
+  MESSAGE(model, ": ", r.text());
+}
+#ifdef SHADOWMMU_LONG
+constexpr unsigned kWeakPreemptions = 2;
+#else
+constexpr unsigned kWeakPreemptions = 1;
+#endif
+/// Sequentially consistent, with store buffers, and with such as let stores overtake each other that are no release.
 template <class F>
 void explore_all(F&& scenario) {
-  for (const bool tso : {false, true}) {
-    sim::ExploreOptions options;
-    options.tso = tso;
-    options.random_runs = 200;
-    options.max_steps = 200'000;
-    sim::Explorer e(options);
-    const sim::Report r = e.run(scenario);
-    const std::string model = tso ? "x86-TSO: " : "sequential: ";
-    INFO(model, r.text());
-    CHECK(r.ok());
-    CHECK(r.complete);
-    CHECK(r.runs > options.random_runs + 1);
-    MESSAGE(model, r.text());
-  }
+  for (const bool tso : {false, true}) explore_one(tso ? "x86-TSO" : "sequential", {.tso = tso}, scenario);
+  explore_one("weak stores", {.preemptions = kWeakPreemptions, .weak = true}, scenario);
 }
 
 TEST_CASE("scenarios") {

@@ -16,10 +16,11 @@ using namespace shadowmmu;
 
 constexpr const char* kUsage =
     "usage: explore list\n"
-    "       explore run [NAME-PART] [--sc] [--preemptions N] [--random N] [--seed N] [--seconds N]\n"
+    "       explore run [NAME-PART] [--sc | --weak] [--preemptions N] [--random N] [--seed N] [--seconds N]\n"
     "       explore replay NAME-PART SCHEDULE\n"
-    "Runs every interleaving with up to N preemptions (2), with x86-TSO store buffers or (--sc) without, then N "
-    "random\n"
+    "Runs every interleaving with up to N preemptions (2), with x86-TSO store buffers, or (--sc) without, or (--weak) "
+    "with\n"
+    "such as let stores overtake each other that are no release; then N random\n"
     "ones without a bound (1000), from a seed. A failure names the schedule, which replay takes.\n";
 
 int report(const char* name, const sim::Report& r) {
@@ -42,6 +43,8 @@ int run(int argc, char** argv) {
     const std::string a = argv[i];
     if (a == "--sc")
       o.tso = false;
+    else if (a == "--weak")
+      o.weak = true;
     else if (a == "--preemptions")
       o.preemptions = static_cast<unsigned>(number(i));
     else if (a == "--random")

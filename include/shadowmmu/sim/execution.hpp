@@ -29,7 +29,8 @@ enum class RunEnd : std::uint8_t {
 /// One run of a few agents (CPUs) on fibers, under the choices of a Schedule. Where the choices lie:
 /// - before each shared access that others can notice: go on, or be preempted by another agent;
 /// - before an access to a location that another agent's buffer holds a store to: let that store, and all older ones
-///   of its buffer, reach memory first. A store that nobody is about to look at has no reason to move;
+///   of its buffer, reach memory first. A store that nobody is about to look at has no reason to move. Where stores are
+///   weak it may come alone, unless it is a release;
 /// - where an agent ends or pauses: who goes on; that is no preemption.
 class Execution {
  public:
@@ -38,6 +39,7 @@ class Execution {
   struct Limits {
     unsigned preemptions = 2;
     bool tso = true;
+    bool weak = false;  ///< with tso: a store that is no release may overtake older ones to other cells
     std::uint64_t max_steps = 20'000;
     std::size_t stack_bytes = std::size_t{256} << 10U;
   };
@@ -87,6 +89,7 @@ class Execution {
       Options o;
       o.add(Move::Continue, me_);
       add_drains(o, where, drains ? me_ : kNobody);
+      if (limits_.weak) add_overtakes(o, where);
       if (may_switch && preemptions_ < limits_.preemptions) {
         add_switches(o);
         for (unsigned i = 0; i < count(); ++i) {
@@ -97,6 +100,8 @@ class Execution {
       if (taken.move == Move::Continue) return;
       if (taken.move == Move::Drain) {
         drain(taken.agent, taken.entries);
+      } else if (taken.move == Move::Overtake) {
+        if (agents_[taken.agent]->buffer.overtake(taken.entries)) tell_others(taken.agent);
       } else {
         if (taken.move == Move::Wake) {
           const Options w = wakers(taken.agent);
@@ -131,14 +136,14 @@ class Execution {
     return me().buffer.read(cell);
   }
   template <class T>
-  void write(T& cell, T v) {
+  void write(T& cell, T v, bool release) {
     step();
     if (!limits_.tso) {
       write_through(cell, v);
       return;
     }
     me().fresh = false;
-    me().buffer.push(cell, v);
+    me().buffer.push(cell, v, release);
   }
   /// Requires: the own buffer is empty.
   template <class T>
@@ -148,6 +153,7 @@ class Execution {
     if (changed) tell_others(me_);
   }
   void drain_own() { drain(me_, me().buffer.size()); }
+  void release_fence() { me().buffer.fence(); }
   [[nodiscard]] bool tso() const noexcept { return limits_.tso; }
 
  private:
@@ -172,14 +178,14 @@ class Execution {
     [[nodiscard]] bool runnable() const noexcept { return !done && !blocked(); }
   };
 
-  enum class Move : std::uint8_t { Continue, Switch, Drain, Wake };
+  enum class Move : std::uint8_t { Continue, Switch, Drain, Overtake, Wake };
   struct Option {
     Move move;
     unsigned agent;
     std::size_t entries;
   };
   struct Options {
-    std::array<Option, 1 + 3 * kMaxAgents> list;
+    std::array<Option, 1 + 4 * kMaxAgents> list;
     unsigned count = 0;
     void add(Move m, unsigned agent, std::size_t entries = 0) { list[count++] = {m, agent, entries}; }
     [[nodiscard]] Option at(unsigned i) const { return list[i]; }
@@ -299,6 +305,17 @@ class Execution {
     }
     for (unsigned i = 0; i < count(); ++i) {
       if (first[i] != ~std::size_t{0}) o.add(Move::Drain, i, first[i] + 1);
+    }
+  }
+  // The first store of each other buffer to `where` that need not wait for older ones.
+  void add_overtakes(Options& o, Footprint where) const {
+    for (unsigned i = 0; i < count(); ++i) {
+      const StoreBuffer& b = agents_[i]->buffer;
+      for (std::size_t n = 1; i != me_ && n < b.size(); ++n) {
+        if (!b[n].where.overlaps(where) || !b.may_overtake(n)) continue;
+        o.add(Move::Overtake, i, n);
+        break;
+      }
     }
   }
   [[nodiscard]] bool meets(Footprint f, unsigned owner, const std::array<std::size_t, kMaxAgents>& depth) const {

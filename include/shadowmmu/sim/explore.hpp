@@ -26,6 +26,7 @@ struct Scenario {
 struct ExploreOptions {
   unsigned preemptions = 2;            ///< of one run; kAnyNumber explores everything
   bool tso = true;                     ///< store buffers; else sequential consistency
+  bool weak = false;                   ///< with tso: stores that are no release may overtake others
   std::uint64_t max_runs = 1'000'000;  ///< of the depth-first search
   std::uint64_t random_runs = 0;       ///< afterwards, without a bound on preemptions
   std::uint64_t seed = 1;              ///< of the first random run; each next one takes the next seed
@@ -95,10 +96,12 @@ class Explorer {
   Report replay(Make make, std::string_view text) {
     const std::size_t colon = text.find(':');
     const auto prefix = colon == std::string_view::npos ? std::nullopt : Schedule::parse(text.substr(colon + 1));
-    if (!prefix || colon < 2 || (text[0] != 't' && text[0] != 's')) throw std::invalid_argument("no schedule");
+    if (!prefix || colon < 2 || std::string_view("tsw").find(text[0]) == std::string_view::npos)
+      throw std::invalid_argument("no schedule");
     const std::string_view bound = text.substr(1, colon - 1);
     begin();
-    options_.tso = text[0] == 't';
+    options_.tso = text[0] != 's';
+    options_.weak = text[0] == 'w';
     schedule_.replay(*prefix);
     once(make, bound == "*" ? ExploreOptions::kAnyNumber : static_cast<unsigned>(std::stoul(std::string(bound))));
     return finish();
@@ -123,8 +126,9 @@ class Explorer {
     if (scenario.agents.empty() || scenario.agents.size() > Execution::kMaxAgents) {
       throw std::invalid_argument("a scenario has one to eight agents");
     }
-    Execution::Outcome o = execution_.run(scenario.agents, schedule_,
-                                          {preemptions, options_.tso, options_.max_steps, options_.stack_bytes});
+    Execution::Outcome o =
+        execution_.run(scenario.agents, schedule_,
+                       {preemptions, options_.tso, options_.weak, options_.max_steps, options_.stack_bytes});
     if (o.end == RunEnd::Ok && !scenario.check()) {
       o.end = RunEnd::Check;
       o.message = "the check does not hold";
@@ -137,7 +141,9 @@ class Explorer {
     kFailed->push_back(std::move(scenario));
     report_.end = o.end;
     report_.message = o.message;
-    report_.schedule = (options_.tso ? "t" : "s") +
+    report_.schedule = std::string(!options_.tso   ? "s"
+                                   : options_.weak ? "w"
+                                                   : "t") +
                        (preemptions == ExploreOptions::kAnyNumber ? "*" : std::to_string(preemptions)) + ":" +
                        schedule_.print();
     return false;

@@ -9,7 +9,9 @@
 namespace shadowmmu::sim {
 
 /// Memory access under the interleaving explorer, as x86 orders it: loads and stores of any order but SeqCst compile to
-/// plain moves there, so Release and Acquire add nothing to x86-TSO. Outside of an explored agent: plain memory.
+/// plain moves there, so Release and Acquire add nothing to x86-TSO. Where stores are weak a Release is what keeps a
+/// store behind those before it, as the C++ model has it; loads stay in order, and a locked instruction is a full
+/// fence. Outside of an explored agent: plain memory.
 struct ExploredMemory {
   static constexpr bool kManyAgents = true;
 
@@ -31,7 +33,7 @@ struct ExploredMemory {
     } else {
       // Into the buffer nobody looks: the choices come where the store leaves it.
       if (!e->tso()) e->point(footprint_of(cell), false);
-      e->write(cell, v);
+      e->write(cell, v, O == memory::Order::Release);
     }
   }
   template <memory::Order, class T>
@@ -52,7 +54,11 @@ struct ExploredMemory {
   static void fence() noexcept {
     // Only a full fence is an instruction on x86.
     Execution* e = Execution::current();
-    if (e == nullptr || O != memory::Order::SeqCst || !e->tso()) return;
+    if (e == nullptr || !e->tso()) return;
+    if (O != memory::Order::SeqCst) {
+      if (O == memory::Order::Release || O == memory::Order::AcqRel) e->release_fence();
+      return;
+    }
     e->point({}, true);
     e->drain_own();
   }
@@ -68,7 +74,7 @@ struct ExploredMemory {
   template <class T>
   static void plain(T& cell, std::type_identity_t<T> v) noexcept {
     if (Execution* e = Execution::current()) {
-      e->write(cell, v);
+      e->write(cell, v, false);
     } else {
       cell = v;
     }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 #pragma once
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -23,21 +24,25 @@ template <class T>
   return {reinterpret_cast<std::uintptr_t>(&cell), sizeof(T)};
 }
 
-/// The store buffer of one CPU under x86-TSO: first in, first out; its own loads see it, nobody else's do.
+/// The store buffer of one CPU under x86-TSO: first in, first out; its own loads see it, nobody else's do. Where stores
+/// are weak, one that is no release may overtake those to other cells.
 /// Source: Sewell et al., "x86-TSO", CACM 2010.
 class StoreBuffer {
  public:
   struct Entry {
     Footprint where;
     std::uint64_t bits;
+    bool release;
   };
 
   template <class T>
-  void push(T& cell, T v) {
+  void push(T& cell, T v, bool release) {
     std::uint64_t bits = 0;
     std::memcpy(&bits, &v, sizeof v);
-    entries_.push_back({footprint_of(cell), bits});
+    entries_.push_back({footprint_of(cell), bits, release || fenced_});
   }
+  /// Effects: what comes now overtakes nothing that is here.
+  void fence() noexcept { fenced_ = !empty(); }
 
   /// Returns: the cell as its CPU sees it; stores of other widths are laid over byte by byte.
   template <class T>
@@ -68,17 +73,34 @@ class StoreBuffer {
     return changed;
   }
 
+  /// Returns: whether store i, which is not the oldest, may reach memory before all that are older.
+  [[nodiscard]] bool may_overtake(std::size_t i) const noexcept {
+    const Entry& e = (*this)[i];
+    if (i == 0 || e.release) return false;
+    for (std::size_t n = 0; n < i; ++n)
+      if ((*this)[n].where.overlaps(e.where)) return false;
+    return true;
+  }
+  /// Effects: store i reaches memory before those that are older. Returns: as drain_one().
+  bool overtake(std::size_t i) noexcept {
+    const auto at = entries_.begin() + static_cast<std::ptrdiff_t>(first_ + i);
+    std::rotate(entries_.begin() + static_cast<std::ptrdiff_t>(first_), at, at + 1);
+    return drain_one();
+  }
+
   [[nodiscard]] bool empty() const noexcept { return entries_.empty(); }
   [[nodiscard]] std::size_t size() const noexcept { return entries_.size() - first_; }
   [[nodiscard]] const Entry& operator[](std::size_t i) const noexcept { return entries_[first_ + i]; }
   void clear() noexcept {
     entries_.clear();
     first_ = 0;
+    fenced_ = false;
   }
 
  private:
   std::vector<Entry> entries_;  ///< those before first_ have reached memory
   std::size_t first_ = 0;
+  bool fenced_ = false;  ///< a release fence came after some of them
 };
 
 }  // namespace shadowmmu::sim
