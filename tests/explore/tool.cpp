@@ -18,9 +18,8 @@ constexpr const char* kUsage =
     "usage: explore list\n"
     "       explore run [NAME-PART] [--sc | --weak] [--preemptions N] [--random N] [--seed N] [--seconds N]\n"
     "       explore replay NAME-PART SCHEDULE\n"
-    "Runs every interleaving with up to N preemptions (2), with x86-TSO store buffers, or (--sc) without, or (--weak) "
-    "with\n"
-    "such as let stores overtake each other that are no release; then N random\n"
+    "Runs every interleaving with up to N preemptions (2), with x86-TSO store buffers, or (--sc) without, or (--weak)\n"
+    "with such as let stores overtake each other that are no release; then N random\n"
     "ones without a bound (1000), from a seed. A failure names the schedule, which replay takes.\n";
 
 int report(const char* name, const sim::Report& r) {
