@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: BSL-1.0
 """Would a guest have noticed? Builds the example hypervisor with the museum's planted bugs in it, chooses one at a time
 and runs the paging guest (tests/guests/paging, every twenty-fourth product, without the random group) on it in QEMU. Writes guests.json: what the guest
-said of each, and at which commit. About ten minutes of two cores.
+said of each, and at which commit. Half an hour of two cores, or more.
 
 guests.py HYPERVISOR-SOURCES PAGING-GUEST [--jobs N] [--names A,B]
 """

@@ -177,6 +177,7 @@ def code(words, most=220):
 
 def page(exhibits, bugs, record, guests):
     planted = [e for e in exhibits if e.plant]
+    guests = {**guests, "plants": {e.plant: g for e in planted if (g := guests.get("plants", {}).get(e.plant))}}
     out = [(HERE / "head.md").read_text().rstrip().format(
         exhibits=len(exhibits), planted=len(planted), forbidden=len(exhibits) - len(planted),
         guests_commit=guests.get("commit", "(not measured yet)"),
