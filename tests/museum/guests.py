@@ -1,16 +1,14 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: BSL-1.0
 """Would a guest have noticed? Builds the example hypervisor with the museum's planted bugs in it, chooses one at a time
-and runs the paging guest (tests/guests/paging, every twenty-fourth product, without the random group) on it in QEMU. Writes guests.json: what the guest
-said of each, and at which commit. Half an hour of two cores, or more.
+and runs the paging guest (tests/guests/paging, every twenty-fourth product, without the random group) on it in QEMU.
+Writes guests.json: what the guest said of each, and at which commit. Half an hour of two cores, or more.
 
 guests.py HYPERVISOR-SOURCES PAGING-GUEST [--jobs N] [--names A,B]
 """
 import argparse
 import concurrent.futures
 import contextlib
-import importlib.machinery
-import importlib.util
 import json
 import os
 import pathlib
@@ -21,13 +19,7 @@ import sys
 import time
 
 import museum
-
-ROOT = museum.ROOT
-sys.path.append(str(ROOT / "tests" / "planted"))
-LOADER = importlib.machinery.SourceFileLoader("planted_run", str(ROOT / "tests/planted/run"))
-planted_run = importlib.util.module_from_spec(importlib.util.spec_from_loader("planted_run", LOADER))
-sys.modules["planted_run"] = planted_run  # before it runs: its dataclasses look for their module
-LOADER.exec_module(planted_run)
+from museum import ROOT, planting
 
 WORK = ROOT / "build" / "museum" / "hypervisor"
 MAGIC = b"PLANTED-CHOICE:\0"
@@ -61,8 +53,8 @@ constexpr bool is(int number) {{
 def build(sources, overlay, where):
     """Returns (hv.elf, None) or (None, what went wrong)."""
     flags = f"-w -iquote {overlay}"
-    if (overlay / planted_run.choice.CHOICE_HEADER).exists():
-        flags += f" -include {overlay / planted_run.choice.CHOICE_HEADER}"
+    if (overlay / planting.choice.CHOICE_HEADER).exists():
+        flags += f" -include {overlay / planting.choice.CHOICE_HEADER}"
     for command in (["cmake", "-S", sources, "-B", where, "-G", "Ninja", "-D", "CMAKE_CXX_COMPILER=g++", "-D",
                      f"CMAKE_CXX_FLAGS={flags}"],
                     ["cmake", "--build", where, "--target", where / "hv.elf"]):
@@ -73,10 +65,10 @@ def build(sources, overlay, where):
 
 
 def run_guest(elf, guest):
-    """Returns (whether the guest noticed, in which words, whether the planted code ran). The guest is watched until it says
-    that a group of cases failed, or has come to the last one, which draws at random."""
-    command = ["timeout", str(PATIENCE), ROOT / "examples/bare_metal_svm/run", "--hv", elf, "--timeout", str(PATIENCE), "--args",
-               SAMPLE, guest]
+    """Returns (whether the guest noticed, in which words, whether the planted code ran). The guest is watched until it
+    says that a group of cases failed, or has come to the last one, which draws at random."""
+    command = ["timeout", str(PATIENCE), ROOT / "examples/bare_metal_svm/run", "--hv", elf, "--timeout", str(PATIENCE),
+               "--args", SAMPLE, guest]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
                                start_new_session=True)
     reached, failed, done, last = False, "", False, ""
@@ -112,11 +104,12 @@ def main():
     wanted = {e.plant for e in exhibits if e.plant}
     if args.names:
         wanted &= set(args.names.split(","))
-    bugs = [b for path in sorted((ROOT / "tests/planted/bugs").glob("*.txt")) for b in planted_run.parse(path)
-            if b.name in wanted]
+    bugs = [b for b in planting.all_bugs() if b.name in wanted]
+    commit = subprocess.run(["git", "-C", ROOT, "rev-parse", "--short=12", "HEAD"], capture_output=True,
+                            text=True).stdout.strip()
     shutil.rmtree(WORK, ignore_errors=True)
     WORK.mkdir(parents=True)
-    runner = planted_run.Runner(argparse.Namespace(work=WORK, compiler=None))
+    runner = planting.Runner(argparse.Namespace(work=WORK, compiler=None))
     numbers = {}
 
     def remember(names):
@@ -125,7 +118,8 @@ def main():
         return header(names)
 
     overlay = WORK / "include"
-    elf, together, error = runner.together(bugs, overlay, remember, lambda: build(args.sources, overlay, WORK / "together"))
+    elf, together, error = runner.together(bugs, overlay, remember,
+                                           lambda: build(args.sources, overlay, WORK / "together"))
     if error:
         sys.exit(error[-3000:])
     began = time.monotonic()
@@ -142,12 +136,8 @@ def main():
             mine.write_bytes(binary[:at] + numbers[bug.name].to_bytes(4, "little") + binary[at + 4:])
         else:
             alone = WORK / f"alone-{bug.name}"
-            target = alone / "include/shadowmmu" / bug.file
-            target.parent.mkdir(parents=True)
-            text, wrong = runner.mutated(bug)
-            if wrong:
+            if wrong := runner.lay(bug, alone / "include"):
                 return bug.name, (False, wrong)
-            target.write_text(text)
             mine, wrong = build(args.sources, alone / "include", alone / "build")
             if wrong:
                 return bug.name, (False, "is not in what the example instantiates")
@@ -156,13 +146,13 @@ def main():
             words = "never runs it" if not noticed else words
         return bug.name, (noticed, words)
 
-    record = museum.read_json(museum.GUESTS).get("plants", {}) if args.names else {}
+    known = museum.read_json(museum.GUESTS) if args.names else {}
+    record = {e.plant: known[e.plant] for e in exhibits if e.plant in known}
     with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
         for name, (noticed, words) in pool.map(one, bugs):
-            record[name] = {"noticed": noticed, "says": words}
+            record[name] = {"noticed": noticed, "says": words, "commit": commit}
             print(f"{name}: {words}", flush=True)
-    commit = subprocess.run(["git", "-C", ROOT, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True).stdout.strip()
-    museum.GUESTS.write_text(json.dumps({"commit": commit, "plants": dict(sorted(record.items()))}, indent=1) + "\n")
+    museum.GUESTS.write_text(json.dumps(dict(sorted(record.items())), indent=1) + "\n")
     shutil.rmtree(WORK, ignore_errors=True)
     return 0
 

@@ -20,6 +20,9 @@ import textwrap
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
+sys.path.append(str(ROOT / "tests" / "planted"))
+import planting  # noqa: E402
+
 PAGE = ROOT / "docs" / "MUSEUM.md"
 RECORD = HERE / "record.json"
 GUESTS = HERE / "guests.json"
@@ -60,26 +63,9 @@ def parse(text):
     return found
 
 
-@dataclasses.dataclass
-class Bug:
-    file: str = ""
-    why: str = ""
-    source: str = ""
-    text: str = ""
-
-
 def planted_bugs():
-    """{name: Bug} of tests/planted/bugs."""
-    bugs = {}
-    for path in sorted((ROOT / "tests/planted/bugs").glob("*.txt")):
-        for block in re.split(r"^== ", path.read_text(), flags=re.M)[1:]:
-            name, _, text = block.partition("\n")
-            bug = Bug(source=path.name, text=text.rstrip())
-            for key in ("file", "why"):
-                if m := re.search(rf"^{key}\s+(.*)$", text, re.M):
-                    setattr(bug, key, m[1].strip())
-            bugs[name.strip()] = bug
-    return bugs
+    """{name: planted bug}"""
+    return {b.name: b for b in planting.all_bugs()}
 
 
 def faults(exhibits, bugs):
@@ -103,7 +89,7 @@ def faults(exhibits, bugs):
         wrong += [f"exhibits.txt: {key} {v} serves two" for v in sorted({v for v in of if of.count(v) > 1})]
     planted = sum(bool(e.plant) for e in exhibits)
     if len(exhibits) < LEAST or planted < LEAST_PLANTED:
-        wrong.append(f"exhibits.txt: {len(exhibits)} exhibits, {planted} planted; {LEAST} and {LEAST_PLANTED} are the least")
+        wrong.append(f"exhibits.txt: {len(exhibits)} exhibits, {planted} planted, fewer than {LEAST} and {LEAST_PLANTED}")
     return wrong
 
 
@@ -114,8 +100,8 @@ def plant(exhibits, jobs):
         return {}, 0
     with tempfile.TemporaryDirectory() as folder:
         out = pathlib.Path(folder) / "says.json"
-        status = subprocess.run([ROOT / "tests/planted/run", "--jobs", str(jobs), "--names", ",".join(names), "--says", out,
-                                 "--work", ROOT / "build" / "museum"]).returncode
+        status = subprocess.run([ROOT / "tests/planted/run", "--jobs", str(jobs), "--names", ",".join(names),
+                                 "--says", out, "--work", ROOT / "build" / "museum"]).returncode
         told = {}
         for t in json.loads(out.read_text()) if out.exists() else []:
             told.setdefault(t["bug"], []).append(t)
@@ -158,7 +144,8 @@ def run(exhibits, bugs, jobs, verbose):
             print(f"    test     {by['test']}: {by['case']}")
             print(f"    says     {by['says'][:300]}")
             if verbose:
-                print(textwrap.indent(bugs[e.plant].text[bugs[e.plant].text.index("--- old"):], "    | "))
+                for old, new in bugs[e.plant].edits:
+                    print(textwrap.indent(f"--- old\n{old}\n--- new\n{new}", "    | "))
         else:
             well = well and refused[e.forbidden] is not None
             seen[e.id] = {"says": refused[e.forbidden] or ""}
@@ -175,29 +162,36 @@ def code(words, most=220):
     return f"`{words.replace('`', chr(39))}`"
 
 
+def wrapped(text, indent=""):
+    return textwrap.fill(text, 120, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+
+
 def page(exhibits, bugs, record, guests):
     planted = [e for e in exhibits if e.plant]
-    guests = {**guests, "plants": {e.plant: g for e in planted if (g := guests.get("plants", {}).get(e.plant))}}
-    out = [(HERE / "head.md").read_text().rstrip().format(
+    seen_by = {e.plant: guests[e.plant] for e in planted if e.plant in guests}
+    head = (HERE / "head.md").read_text().format(
         exhibits=len(exhibits), planted=len(planted), forbidden=len(exhibits) - len(planted),
-        guests_commit=guests.get("commit", "(not measured yet)"),
-        noticed=sum(g["noticed"] for g in guests.get("plants", {}).values()), measured=len(guests.get("plants", {})),
-        never=sum(g["says"] == "never runs it" for g in guests.get("plants", {}).values()))]
+        commits=", ".join(sorted({g["commit"] for g in seen_by.values()})), measured=len(seen_by),
+        noticed=sum(g["noticed"] for g in seen_by.values()),
+        never=sum(g["says"] == "never runs it" for g in seen_by.values()))
+    out = ["\n\n".join(wrapped(p) for p in head.strip().split("\n\n"))]
+    item = lambda text: out.append(wrapped("- " + text, "  "))
     for system in dict.fromkeys(e.system for e in exhibits):
         out.append(f"\n## {system}\n")
         for e in (e for e in exhibits if e.system == system):
             seen = record.get(e.id, {})
-            out.append(f"**{e.id}** ({e.year}{', ' + e.title if e.title else ''}). {e.broke}")
-            out.append(f"- Here: {e.here}")
+            out.append(wrapped(f"**{e.id}** ({e.year}{', ' + e.title if e.title else ''}). {e.broke}"))
+            item(f"Here: {e.here}")
             if e.plant:
-                out.append(f"- Planted: `{e.plant}` in `{bugs[e.plant].file}` (`tests/planted/bugs/{bugs[e.plant].source}`).")
-                out.append(f"- Caught by `tests/{seen.get('test', '')}`, \"{seen.get('case', '')}\", which says "
-                           f"{code(seen.get('says', ''))}.")
-                if (g := guests.get("plants", {}).get(e.plant)) is not None:
-                    out.append(f"- The example's guest: {g['says']}.")
+                bug = bugs[e.plant]
+                item(f"Planted: `{e.plant}` in `{bug.file}` (`tests/planted/bugs/{bug.source}`).")
+                item(f"Caught by `tests/{seen.get('test', '')}`, \"{seen.get('case', '')}\", which says "
+                     f"{code(seen.get('says', ''))}.")
+                if e.plant in seen_by:
+                    item(f"The example's guest: {seen_by[e.plant]['says']}.")
             else:
-                out.append(f"- Cannot be written: `tests/compile_fail/{e.forbidden}.cpp`; the compiler says "
-                           f"{code(seen.get('says', ''))}.")
+                item(f"Cannot be written: `tests/compile_fail/{e.forbidden}.cpp`; the compiler says "
+                     f"{code(seen.get('says', ''))}.")
             out.append("")
     return "\n".join(out).rstrip() + "\n"
 
