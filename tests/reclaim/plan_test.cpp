@@ -154,6 +154,24 @@ TEST_CASE("plans: one page as it is needed, batches, a share of the limit, ahead
   CHECK(kvm.recycled_directories > 0);
 }
 
+TEST_CASE("plans: ahead of the fault is ahead of a root, too: loads of CR3 alone do not pass the limit") {
+  using Mmu = ShadowMmu<arch::X86_64, lock::None, Planned, TestHost>;
+  Planned::name = "KvmFifo";
+  Planned::plan = reclaim::KvmFifo<>::kPlan;
+  Bench<Mmu> b;
+  REQUIRE(b.mmu.add_slot(Gfn{0}, 1024).ok());
+  b.mmu.set_limit(64);
+  typename Mmu::Vcpu v(b.mmu);
+  run_long(v, 1);
+  for (std::uint64_t root = 2; root < 202; ++root) {
+    REQUIRE(v.set_cr3(root << 12) == ControlOutcome::Done);
+    REQUIRE(v.enter() == EnterOutcome::Enter);
+    CHECK(b.mmu.stats().pages_used <= 64);
+  }
+  CHECK(b.mmu.stats().pages_recycled > 0);
+  CHECK(test::unsound(b.mmu) == "");
+}
+
 TEST_CASE("plans: a victim leaves its children, or takes those along that nothing else points at") {
   const auto zap_oldest = [](const EvictionPlan& plan) {
     using Mmu = ShadowMmu<arch::X86_64, lock::None, Planned, TestHost>;

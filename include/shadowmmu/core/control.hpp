@@ -70,7 +70,8 @@ void guest_flush(S& s, typename S::Vcpu& v) noexcept {
   s.host.flush(FlushOwed::all().request(v.id));
 }
 
-/// CR0 and CR4 bits whose change reloads the PDPTEs (SDM vol. 3, 4.4.1) or flushes the TLB (4.10.4.1).
+/// CR0 and CR4 bits whose change reloads the PDPTEs (SDM vol. 3, 4.4.1) or flushes the TLB (4.10.4.1). Previous roots
+/// from before CR4.PCIDE was set may stay: a load of theirs changes CR3, and syncs.
 inline constexpr std::uint64_t kCr0Reload = cr0::kPg | (1U << 29) | (1U << 30);
 inline constexpr std::uint64_t kCr4Reload = cr4::kPse | cr4::kPae | cr4::kPge | cr4::kSmep | cr4::kPcide;
 
@@ -90,7 +91,6 @@ template <class S>
   const bool reload = ((c.cr0 ^ v.controls.cr0) & kCr0Reload) != 0 || ((c.cr4 ^ v.controls.cr4) & kCr4Reload) != 0 ||
                       paging.mode() != v.paging.mode();
   if (paging.mode() == GuestMode::Pae && reload && !load_pdptes(s, v, v.cr3)) return ControlOutcome::InjectGp;
-  if (pcide && !was_pcide) drop_previous<S>(v);
   v.forget_addresses();
   v.controls = c;
   v.paging = paging;

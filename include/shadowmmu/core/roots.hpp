@@ -113,12 +113,6 @@ void unload_root(S& s, ExclusiveGuard<S>& g, typename S::Vcpu& v) noexcept {
   v.path.epoch = ~std::uint64_t{0};
 }
 
-/// Effects: forgets the cached previous roots (CR4.PCIDE 0 -> 1, and whatever else makes them meaningless).
-template <class S>
-void drop_previous(typename S::Vcpu& v) noexcept {
-  for (RootSet& r : v.previous) r = RootSet{};
-}
-
 namespace detail {
 
 /// Guest frame and shadow role of root page i, or false where that root is a dummy.
