@@ -64,10 +64,12 @@ END
 usage: ./dev museum [WORDS]
        ./dev museum --record
        ./dev museum --guests [--names PLANT,...]
-  public bugs of shadow MMUs, planted here one by one: what each broke, which test catches it, what that test says. WORDS:
-  only exhibits whose id, system or plant contains one of them; up to three of them show the lines that plant them.
+  public bugs of other hypervisors' MMUs, planted here one by one: what each broke, which test catches it, what that
+  test says. WORDS: only exhibits whose id, system or plant contains one of them; up to three of them show the lines
+  that plant them.
   --record     writes down what the tests say, and docs/MUSEUM.md
-  --guests     runs the paging guest on the example hypervisor with each of the bugs (half an hour or more); writes that down
+  --guests     runs the paging guest on the example hypervisor with each of the bugs (half an hour or more); writes
+               that down
 END
     mutate) cat <<'END' ;;
 usage: ./dev mutate [N] [--file F] [--seed S] [--jobs N] [--list] [--again]
