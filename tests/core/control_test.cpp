@@ -275,7 +275,7 @@ TEST_CASE("translate gives the emulator what the guest's own access would") {
 /// A supervisor's read, with AC set, of a user page under SMAP, again and again until something else than Resume comes.
 struct UnderSmap {
   UnderSmap() {
-    REQUIRE(b.mmu.add_slot(Gfn{0}, 1024).ok());
+    slot = b.mmu.add_slot(Gfn{0}, 1024).value();
     b.map(1, kAt, 400);
     b.map(1, kAt + 0x1000, 401);
     Controls c = kLongMode;
@@ -299,6 +299,7 @@ struct UnderSmap {
   Bench<Mmu> b{caps()};
   Mmu::Vcpu v{b.mmu};
   TestCpu cpu{b.host, v.id(), {}};
+  SlotId slot{};
   std::uint32_t code = 0;
 };
 TEST_CASE("SMAP: an implicit supervisor access at CPL 0 with AC ends in the guest's fault") {
@@ -316,6 +317,24 @@ TEST_CASE("SMAP: an implicit supervisor access at CPL 0 with AC ends in the gues
     CHECK(o.address == kAt);
     CHECK(faults <= 4);
   }
+}
+TEST_CASE("SMAP: a write that the log has seen, and an implicit read after it, do not take turns for ever") {
+  UnderSmap t;
+  REQUIRE(t.b.mmu.start_dirty_log(t.slot, DirtyMethod::WriteProtect).ok());
+  unsigned faults = 0;
+  FaultOutcome o;
+  do {
+    if (t.refused(false, pferr::kWrite)) {
+      o = t.fault();
+    } else {
+      REQUIRE(t.refused(true));
+      o = t.fault();
+    }
+    faults += 1;
+  } while (o.kind == Kind::Resume && faults < 12);
+  CHECK(o.kind == Kind::InjectPageFault);
+  CHECK(o.error_code == pferr::kPresent);
+  CHECK(faults <= 6);
 }
 TEST_CASE("SMAP: an explicit access with AC is let through, and a TLB that is behind is no refusal") {
   UnderSmap t;

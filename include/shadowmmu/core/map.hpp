@@ -50,6 +50,15 @@ template <class S>
   return Level{best};
 }
 
+/// Returns: whether entry i of p is a leaf that maps just this and is writable.
+template <class S>
+[[nodiscard]] bool written_already(typename S::Page& p, unsigned i, Pfn pfn, Gfn first) noexcept {
+  using Arch = typename S::Arch;
+  const std::uint64_t e = entry<S>(p, i);
+  return Arch::present(e) && is_leaf<S>(p, e) && Arch::writable(e) && Arch::address(e) == address_of(pfn) &&
+         leaf_gfn<S>(p, i, e) == first;
+}
+
 /// Effects: entry i of p maps r.gfn's page of r.level. An entry that maps another frame is dropped first: a present
 /// leaf's frame is never replaced in place. Flush: by the guard. Complexity: O(1), plus O(rmap / 14) on a replacement.
 template <class S>
@@ -62,8 +71,11 @@ Mapped place_leaf(S& s, ExclusiveGuard<S>& g, typename S::Vcpu& v, SlotOf<S>& sl
   bool refused = false;
   const bool host_writable = r.backing.writable && !slot.read_only();
   if (!host_writable) rights = rights.without(Access::kWrite);
-  // Under write protection a page becomes writable by a write, which the log must see, and by nothing else.
-  const bool log_only = !r.write && rights.write() && slot.log() == DirtyMethod::WriteProtect;
+  // Under write protection a page becomes writable by a write, which the log must see, and by nothing else. What a
+  // write has made writable stays so under a read that faults all the same (SMAP): else the two would take turns for
+  // ever.
+  const bool log_only = !r.write && rights.write() && slot.log() == DirtyMethod::WriteProtect &&
+                        !written_already<S>(p, i, Pfn{r.backing.pfn.value() & ~inside}, first);
   if (log_only) rights = rights.without(Access::kWrite);
   if (r.level > Level{1} && s.caps.nx_huge) rights = rights.without(Access::kExec);
   if constexpr (Arch::kGuests.indirect()) {
