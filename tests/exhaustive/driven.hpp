@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: BSL-1.0
 #pragma once
 #include "core/world.hpp"
-#include "random/guest_model.hpp"
+#include "shadowmmu/sim/world/guest.hpp"
 
 namespace shadowmmu::test {
+
+using sim::world::frame_bits;
+using sim::world::Mode;
+using GuestModel = sim::world::Guest<TestHost>;
 
 /// What an access by the simulated CPU came to.
 struct Reached {

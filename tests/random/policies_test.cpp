@@ -21,9 +21,9 @@ struct FewDeferred : test::SmallLimit {
 
 TEST_CASE("random guests under a checked spin lock with readers") {
   using Lock = lock::Readers<lock::Checked<lock::Spin>>;
-  test::run_all<ShadowMmu<arch::X86_64, Lock, test::AnyPolicy, test::TestHost, FewDeferred>>();
+  test::run_all<ShadowMmu<arch::X86_64, Lock, test::AnyPolicy, sim::world::Machine, FewDeferred>>({});
 }
 TEST_CASE("random guests with narrow generations, targeted slots and without prefetch") {
-  test::run_all<ShadowMmu<arch::X86_64, lock::Spin, test::AnyPolicy, test::TestHost, Narrow>>();
+  test::run_all<ShadowMmu<arch::X86_64, lock::Spin, test::AnyPolicy, sim::world::Machine, Narrow>>({});
 }
 }  // namespace

@@ -2,8 +2,12 @@
 #pragma once
 #include <doctest/doctest.h>
 
-#include "random/world.hpp"
+#include <cstdio>
+#include <cstdlib>
+
+#include "random/library_subject.hpp"
 #include "support/any_policy.hpp"
+#include "support/test_host.hpp"
 
 namespace shadowmmu::test {
 
@@ -14,17 +18,19 @@ inline constexpr std::uint64_t kSeeds = 400;
 #endif
 inline constexpr unsigned kLength = 200;
 
-/// SHADOWMMU_SEED=n runs that seed alone; SHADOWMMU_SEEDS=n that many.
+/// SHADOWMMU_SEED=n runs that seed alone; SHADOWMMU_SEEDS=n that many; SHADOWMMU_TRACE_SEEDS=1 says which one runs.
 template <class Mmu>
-void run_all() {
+void run_all(const sim::world::Kind& kind) {
   const char* one = std::getenv("SHADOWMMU_SEED");
   const char* many = std::getenv("SHADOWMMU_SEEDS");
+  const bool trace = std::getenv("SHADOWMMU_TRACE_SEEDS") != nullptr;
   const std::uint64_t first = one != nullptr ? std::strtoull(one, nullptr, 10) : 1;
   const std::uint64_t count = one != nullptr ? 1 : many != nullptr ? std::strtoull(many, nullptr, 10) : kSeeds;
   for (std::uint64_t seed = first; seed < first + count; ++seed) {
-    const std::string report = run_seed<Mmu>(seed, kLength);
-    INFO(report);
-    REQUIRE(report.empty());
+    if (trace) std::fprintf(stderr, "seed %llu\n", static_cast<unsigned long long>(seed));
+    const sim::world::Find found = sim::world::try_seed(seed, kLength, kind, library<Mmu>());
+    if (found.failure.empty()) continue;
+    FAIL(found.report());
   }
 }
 

@@ -113,6 +113,19 @@ class Cpu {
     return tlb_.find_table(config_.ept ? address.value() : x86_.linear(address.value()));
   }
 
+  /// Returns: what a walk finds now, rights unasked: what the CPU may cache by itself at any time. Effects: none.
+  [[nodiscard]] WalkResult peek(Gva address) {
+    return config_.ept ? ept_.peek(address.value()) : x86_.peek(address.value());
+  }
+  /// Returns: whether the CPU may read this frame as a table, by its root or by what it has cached.
+  [[nodiscard]] bool may_walk(Hpa frame) const {
+    return (config_.ept ? ept_.starts_in(frame) : x86_.starts_in(frame)) || tlb_.holds_table(frame);
+  }
+  /// Returns: whether a translation with these rights allows the access.
+  [[nodiscard]] bool permits(unsigned rights, AccessRequest request, CpuMode mode, bool implicit) const noexcept {
+    return config_.ept ? ept_.permits(rights, request) : x86_.permits(rights, request, mode, implicit);
+  }
+
   [[nodiscard]] const HwState& state() const noexcept { return config_.ept ? ept_.state() : x86_.state(); }
   [[nodiscard]] const CpuStats& stats() const noexcept { return stats_; }
   [[nodiscard]] const Tlb& tlb() const noexcept { return tlb_; }
@@ -120,9 +133,6 @@ class Cpu {
  private:
   [[nodiscard]] static bool faults(const WalkResult& walk) noexcept {
     return walk.kind == AccessKind::PageFault || walk.kind == AccessKind::EptViolation;
-  }
-  [[nodiscard]] bool permits(unsigned rights, AccessRequest request, CpuMode mode, bool implicit) const noexcept {
-    return config_.ept ? ept_.permits(rights, request) : x86_.permits(rights, request, mode, implicit);
   }
   [[nodiscard]] AccessResult cached_refusal(unsigned rights, AccessRequest request) const noexcept {
     if (config_.ept) return {AccessKind::EptViolation, Hpa{}, ept_.qualification(rights, request), 0};

@@ -66,6 +66,43 @@ class EptWalker {
     }
   }
 
+  /// Returns: whether walks begin in the table that lies in this frame.
+  [[nodiscard]] bool starts_in(Hpa frame) const noexcept {
+    return (state_.cr3 & detail::field(51, 12)) == frame.value();
+  }
+  /// Returns: what a walk from the root finds, whoever asks, as HwWalker::peek. Effects: none.
+  [[nodiscard]] WalkResult peek(std::uint64_t address) {
+    WalkResult result;
+    result.kind = AccessKind::EptViolation;
+    TablePointer at{Level{4}, 64, Hpa{state_.cr3 & detail::field(51, 12)}, kRead | kWrite | kExec};
+    if ((address >> 48) != 0) return result;
+    for (;; at.level = at.level.down()) {
+      const auto* cell = detail::entry_cell<std::uint64_t>(memory_, at.table + at.level.index(address) * 8U);
+      if (cell == nullptr) {
+        result.kind = AccessKind::Bus;
+        return result;
+      }
+      const std::uint64_t entry = __atomic_load_n(cell, __ATOMIC_ACQUIRE);
+      const unsigned rwx = static_cast<unsigned>(entry & (kRead | kWrite | kExec));
+      const bool large = (entry & kLarge) != 0;
+      const bool leaf = at.level == Level{1} || large;
+      if (rwx == 0 || bad_rights_[rwx] || (entry & reserved_[at.level.value()][large ? 1 : 0]) != 0 ||
+          (leaf && bad_type(entry)))
+        return result;
+      at.rights &= rwx;
+      if (leaf) {
+        result.kind = AccessKind::Ok;
+        result.shift = at.level.shift();
+        result.hpa = Hpa{(entry & detail::field(51, result.shift)) | (address & detail::field(result.shift - 1, 0))};
+        result.level = at.level;
+        result.rights = at.rights;
+        result.dirty = !flags_on() || (entry & kD) != 0;
+        return result;
+      }
+      at.table = Hpa{entry & detail::field(51, 12)};
+    }
+  }
+
  private:
   static constexpr std::uint64_t kLarge = 1U << 7, kA = 1U << 8, kD = 1U << 9, kEptpFlags = 1U << 6;
 

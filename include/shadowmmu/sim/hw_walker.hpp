@@ -116,6 +116,23 @@ class HwWalker {
     }
   }
 
+  /// Returns: whether walks begin in the table that lies in this frame.
+  [[nodiscard]] bool starts_in(Hpa frame) const noexcept {
+    if (shape_ == nullptr) return false;
+    if (shape_ != &detail::kPaeShape) return (state_.cr3 & detail::field(51, 12)) == frame.value();
+    for (const std::uint64_t pdpte : pdptes_)
+      if ((pdpte & kP) != 0 && (pdpte & detail::field(51, 12)) == frame.value()) return true;
+    return false;
+  }
+
+  /// Returns: what a walk from the root finds, whoever asks: a leaf that the CPU might cache now, with its rights, or
+  /// why there is none. Effects: none; no flag is set.
+  [[nodiscard]] WalkResult peek(std::uint64_t address) {
+    address = linear(address);
+    if (shape_ == nullptr) return untranslated(address);
+    return shape_->entry_bytes == 4 ? look<std::uint32_t>(address) : look<std::uint64_t>(address);
+  }
+
  private:
   static constexpr std::uint64_t kP = 1U << 0, kA = 1U << 5, kD = 1U << 6, kNx = std::uint64_t{1} << 63;
 
@@ -201,13 +218,11 @@ class HwWalker {
   template <class Entry>
   [[nodiscard]] bool attempt(std::uint64_t address, AccessRequest request, CpuMode mode, bool implicit,
                              const TablePointer* start, WalkResult& result) {
-    TablePointer at{Level{shape_->top}, 64, Hpa{state_.cr3 & detail::field(51, 12)}, Access::kAll};
+    TablePointer at;
     if (start != nullptr) {
       at = *start;
-    } else if (shape_ == &detail::kPaeShape) {
-      const std::uint64_t pdpte = pdptes_[address >> 30 & 3U];
-      if ((pdpte & kP) == 0) return refuse(result, 0, request);
-      at.table = Hpa{pdpte & detail::field(51, 12)};
+    } else if (!root_of(address, at)) {
+      return refuse(result, 0, request);
     }
     for (;;) {
       const unsigned level = at.level.value();
@@ -222,14 +237,64 @@ class HwWalker {
       if ((entry & reserved_[level][large ? 1 : 0]) != 0) {
         return refuse(result, pferr::kPresent | pferr::kReserved, request);
       }
-      at.rights &= static_cast<unsigned>(entry >> 1 & (Access::kWrite | Access::kUser)) |
-                   (sizeof(Entry) == 8 && (entry & kNx) != 0 ? 0U : Access::kExec);
+      at.rights &= rights_of<Entry>(entry);
       if (leaf) return finish(cell, entry, shape.shift, address, request, mode, implicit, at, result);
       if (!detail::set_flags(cell, entry, kA)) return false;
       at.table = Hpa{entry & detail::field(51, 12)};
       at.level = at.level.down();
       at.shift = shape.shift;
       result.reached(at);
+    }
+  }
+
+  /// Returns: false where the PDPTE register of the address is not present; else the table that a walk begins in.
+  [[nodiscard]] bool root_of(std::uint64_t address, TablePointer& at) const noexcept {
+    at = {Level{shape_->top}, 64, Hpa{state_.cr3 & detail::field(51, 12)}, Access::kAll};
+    if (shape_ != &detail::kPaeShape) return true;
+    const std::uint64_t pdpte = pdptes_[address >> 30 & 3U];
+    at.table = Hpa{pdpte & detail::field(51, 12)};
+    return (pdpte & kP) != 0;
+  }
+  template <class Entry>
+  [[nodiscard]] static unsigned rights_of(std::uint64_t entry) noexcept {
+    return static_cast<unsigned>(entry >> 1 & (Access::kWrite | Access::kUser)) |
+           (sizeof(Entry) == 8 && (entry & kNx) != 0 ? 0U : Access::kExec);
+  }
+  [[nodiscard]] static Hpa page_of(std::uint64_t entry, unsigned shift, unsigned entry_bytes,
+                                   std::uint64_t address) noexcept {
+    std::uint64_t page = entry & detail::field(51, shift);
+    if (entry_bytes == 4 && shift == 22) page |= (entry & detail::field(20, 13)) << 19;
+    return Hpa{page | (address & detail::field(shift - 1, 0))};
+  }
+
+  template <class Entry>
+  [[nodiscard]] WalkResult look(std::uint64_t address) {
+    WalkResult result;
+    result.kind = AccessKind::PageFault;
+    TablePointer at;
+    if (!root_of(address, at)) return result;
+    for (;; at.level = at.level.down()) {
+      const detail::LevelShape& shape = shape_->level[at.level.value()];
+      const std::uint64_t index = address >> shape.shift & detail::field(shape.index_bits - 1, 0);
+      const Entry* cell = detail::entry_cell<Entry>(memory_, at.table + index * sizeof(Entry));
+      if (cell == nullptr) {
+        result.kind = AccessKind::Bus;
+        return result;
+      }
+      const std::uint64_t entry = __atomic_load_n(cell, __ATOMIC_ACQUIRE);
+      const bool large = (entry & is_leaf_bit_[at.level.value()]) != 0;
+      if ((entry & kP) == 0 || (entry & reserved_[at.level.value()][large ? 1 : 0]) != 0) return result;
+      at.rights &= rights_of<Entry>(entry);
+      if (at.level == Level{1} || large) {
+        result.kind = AccessKind::Ok;
+        result.hpa = page_of(entry, shape.shift, sizeof(Entry), address);
+        result.level = at.level;
+        result.shift = shape.shift;
+        result.rights = at.rights;
+        result.dirty = (entry & kD) != 0;
+        return result;
+      }
+      at.table = Hpa{entry & detail::field(51, 12)};
     }
   }
 
@@ -240,10 +305,8 @@ class HwWalker {
     if (!permits(at.rights, request, mode, implicit)) return refuse(result, pferr::kPresent, request);
     if (!detail::set_flags(cell, entry, request.write ? kA | kD : kA)) return false;
     const unsigned pat_bit = shift == kPageShift ? 7 : 12;
-    std::uint64_t page = entry & detail::field(51, shift);
-    if (sizeof(Entry) == 4 && shift == 22) page |= (entry & detail::field(20, 13)) << 19;
     result.kind = AccessKind::Ok;
-    result.hpa = Hpa{page | (address & detail::field(shift - 1, 0))};
+    result.hpa = page_of(entry, shift, sizeof(Entry), address);
     result.level = at.level;
     result.shift = shift;
     result.rights = at.rights;

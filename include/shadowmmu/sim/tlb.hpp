@@ -76,6 +76,13 @@ class PrefixCache {
     values_.clear();
     keys_.clear();
   }
+  /// Returns: whether pred(value) is true of one that is held. Complexity: linear in the entries held.
+  template <class Predicate>
+  [[nodiscard]] bool any(Predicate&& pred) const {
+    for (const auto& v : values_)
+      if (pred(v.second.value)) return true;
+    return false;
+  }
   [[nodiscard]] std::size_t size() const noexcept { return keys_.size(); }
 
  private:
@@ -164,6 +171,10 @@ class Tlb {
   /// Effects: drops each leaf that overlaps [first, last]; the tables stay cached.
   void drop_leaves(std::uint64_t first, std::uint64_t last) { pages_.erase_overlapping(first, last); }
 
+  /// Returns: whether a walk may go on in the table that lies in this frame.
+  [[nodiscard]] bool holds_table(Hpa frame) const {
+    return structures_.any([&](const TablePointer& t) { return t.table == frame; });
+  }
   [[nodiscard]] std::size_t pages() const noexcept { return pages_.size(); }
   [[nodiscard]] std::size_t structures() const noexcept { return structures_.size(); }
   [[nodiscard]] std::uint64_t evictions() const noexcept { return evictions_; }

@@ -1,0 +1,384 @@
+// SPDX-License-Identifier: BSL-1.0
+#pragma once
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
+#include "shadowmmu/sim/world/accesses.hpp"
+
+/// What guests do: use pages, edit their tables by CPUs and devices, load and toggle control registers, flush.
+namespace shadowmmu::sim::world {
+
+class GuestActions : public Accesses {
+ public:
+  using Accesses::Accesses;
+
+  void act(unsigned n, const Touch& t) {
+    const std::uint64_t a = some_address(n, t.place) + t.offset;
+    for (unsigned i = 0; i < t.times && ok(); ++i) {
+      tell([&] { return who(n) + words_of(t.reach[i]) + " at " + hex(a); });
+      // Never store rubbish over a table by chance: accesses only touch; edits do the writing.
+      access(n, a, t.reach[i]);
+    }
+  }
+  void act(unsigned n, const Instruction& t) {
+    std::vector<One> all;
+    for (unsigned i = 0; i < std::min(t.addresses, subject_.instruction_addresses()); ++i) {
+      const std::uint64_t a = t.near && i != 0 ? all[0].address + (t.place[i] % 4 << 12) : some_address(n, t.place[i]);
+      all.push_back({a, asked(t.reach[i])});
+    }
+    if (all.empty() || alternates(n, all)) return;
+    tell([&] { return who(n) + "one instruction with " + std::to_string(all.size()) + " accesses:"; });
+    for (const One& x : all) tell([&] { return "    " + words_of(x.reach) + " at " + hex(x.address); });
+    for (int tries = 0; tries < kTries && ok(); ++tries) {
+      bool whole = true;
+      for (auto x = all.begin(); x != all.end() && whole; ++x) {
+        accesses += 1;
+        if (!enter(n)) return;
+        const AccessResult got =
+            machine_.vcpu(n).cpu.access(x->address, x->reach.request, x->reach.mode, x->reach.implicit);
+        if (got.kind == AccessKind::Bus) return check_.fail("hardware walked a frame that is no table");
+        touched(n, x->address);
+        if (got.ok()) {
+          check_.succeeded(n, x->address, x->reach, got, alone());
+          continue;
+        }
+        whole = false;
+        bool stepping = false, done = false;
+        const Answer answer = answer_fault(n, x->address, x->reach, got, kNothing, stepping, done);
+        if (stepping) end_step(n);
+        if (!alone()) tries -= 1;
+        if (stepping || answer == Answer::Over) return;  // the guest's fault, or an emulator's work
+      }
+      if (whole) return;
+    }
+    check_.fail("one instruction never has all its pages mapped at the same time");
+  }
+
+  /// An edit of an entry on the path of some address, by a store through the linear map or behind the guest's back.
+  void act(unsigned n, const EditEntry& e) {
+    const G& g = guest(n);
+    if (model_.second_level() || g.mode == Mode::Flat) return;
+    // The linear map stays as it is: by it the guest reaches its tables.
+    std::uint64_t a = some_address(n, e.place | 1);
+    if (a - G::kLinear < (GuestMap::kLow << 12)) a = some_address(n, e.place | 1 | std::uint64_t{3} << 62);
+    const Path steps = g.path(a);
+    if (steps.empty()) return;
+    const std::size_t which = e.upper ? e.depth % steps.size() : steps.size() - 1;
+    const Step s = steps[which];
+    if (frame_of(s.at).value() < 16 || frame_of(s.at).value() >= model_.table_end()) return;
+    std::uint64_t entry = s.entry;
+    if (!changed(g, e, s, entry)) return;
+    const unsigned width = g.width();
+    tell([&] {
+      constexpr const char* kBy[] = {"stores", "a device stores", "a device stores"};
+      return who(n) + kBy[static_cast<unsigned>(e.by)] + " " + steps.place(which) + " (gpa " + hex(s.at.value()) +
+             "): " + words_of(g, s.level, s.entry) + " becomes " + words_of(g, s.level, entry) +
+             (e.by == By::DeviceLate ? " (unreported)" : "");
+    });
+    switch (e.by) {
+      case By::Store:
+        access(n, G::kLinear + s.at.value(), {{true, false, false}, {0, true}}, {&entry, width});
+        break;
+      case By::Device:
+        write_and_tell(s.at, width, entry);
+        break;
+      case By::DeviceLate:
+        model_.changing(s.at, width, false, [&] { static_cast<void>(machine_.write(s.at, width, entry)); });
+        check_.memory_changed();
+        late_.push_back({s.at, width});
+        break;
+    }
+    if (!ok()) return;
+    switch (e.then) {
+      case Then::Forgets:
+        break;
+      case Then::LoadsCr3:
+        load_cr3(n, g.cr3);
+        break;
+      case Then::Flushes:
+        if (s.level == 1)
+          invlpg(n, a);
+        else
+          flush(n);
+    }
+  }
+  void act(unsigned, const DeviceWrite& d) {
+    if (model_.second_level()) return;
+    const Gpa at{(16 + d.table % (model_.table_end() - 16)) << 12 | (d.offset & (d.flip % 3 == 0 ? 0xfffU : 0xff8U))};
+    if ((at.value() & kPageMask) + d.bytes > kPageSize) return;
+    std::uint64_t v = 0;
+    static_cast<void>(machine_.read(at, d.bytes, v));
+    tell([&] {
+      return "device: " + std::to_string(d.bytes) + " bytes at gpa " + hex(at.value()) + " are xored with " +
+             hex(d.flip);
+    });
+    write_and_tell(at, d.bytes, v ^ d.flip);
+  }
+  void act(unsigned, const TellAll&) {
+    if (late_.empty()) return;
+    tell([&] { return "device: reports what it has written so far"; });
+    std::vector<Late> now;
+    now.swap(late_);
+    for (const Late& l : now) {
+      const unsigned writing = model_.write_begins(frame_of(l.at).value());
+      subject_.guest_wrote(l.at, l.bytes);
+      model_.told(l.at, l.bytes);
+      model_.write_ends(writing);
+    }
+  }
+
+  void act(unsigned n, const LoadCr3& l) {
+    const G& g = guest(n);
+    if (model_.second_level() || g.mode == Mode::Flat) return;
+    std::uint64_t value = l.same ? g.cr3 : g.roots[static_cast<unsigned>(g.mode)][l.root % G::kRoots];
+    if ((g.controls.cr4 & cr4::kPcide) != 0) {
+      if (!l.same) value |= l.pcid;
+      value |= l.keep ? std::uint64_t{1} << 63 : 0;
+    }
+    load_cr3(n, value);
+  }
+  void act(unsigned n, const Toggle& t) {
+    if (model_.second_level()) return;
+    Controls k = guest(n).controls;
+    Bit bit = t.bit;
+    if (bit == Bit::Pcide && (!subject_.has_pcid() || guest(n).mode != Mode::Long4)) bit = Bit::Wp;
+    switch (bit) {
+      case Bit::Wp:
+        k.cr0 ^= cr0::kWp;
+        break;
+      case Bit::Smep:
+        k.cr4 ^= cr4::kSmep;
+        break;
+      case Bit::Smap:
+        k.cr4 ^= cr4::kSmap;
+        break;
+      case Bit::Pge:
+        k.cr4 ^= cr4::kPge;
+        break;
+      case Bit::Nxe:
+        k.efer ^= efer::kNxe;
+        break;
+      case Bit::Cd:
+        k.cr0 ^= kCd;
+        break;
+      case Bit::Pcide:
+        k.cr4 ^= cr4::kPcide;
+        break;
+      default:
+        k.cr4 ^= cr4::kPse;
+        break;
+    }
+    tell([&] {
+      constexpr const char* kNames[] = {"CR0.WP",   "CR4.SMEP", "CR4.SMAP", "CR4.PGE",
+                                        "EFER.NXE", "CR4.PSE",  "CR0.CD",   "CR4.PCIDE"};
+      const Controls& was = guest(n).controls;
+      return who(n) + "toggles " + kNames[static_cast<unsigned>(bit)] + " (CR0 " + hex(was.cr0) + " -> " + hex(k.cr0) +
+             ", CR4 " + hex(was.cr4) + " -> " + hex(k.cr4) + ", EFER " + hex(was.efer) + " -> " + hex(k.efer) + ")";
+    });
+    apply(n, k, guest(n).mode);
+    // What was cached under the other NXE means another thing now; a guest that does not flush may find either.
+    if (bit != Bit::Nxe || !ok()) return;
+    if (t.flushes)
+      flush(n);
+    else
+      model_.doubt_everything(n);
+  }
+  void act(unsigned n, const SwitchMode& w) {
+    if (!model_.second_level()) switch_mode(n, w);
+  }
+  void act(unsigned n, const Invlpg& i) {
+    if (!model_.second_level()) invlpg(n, some_address(n, i.place));
+  }
+  void act(unsigned n, const FlushAll&) {
+    if (!model_.second_level()) flush(n);
+  }
+
+ protected:
+  void switch_mode(unsigned n, const SwitchMode& w) {
+    tell([&] { return who(n) + "switches to " + name_of(w.mode) + ", root " + std::to_string(w.root % G::kRoots); });
+    G& g = guest(n);
+    Controls k = g.controls;
+    if ((k.cr4 & cr4::kPcide) != 0) {
+      k.cr4 &= ~cr4::kPcide;
+      apply(n, k, g.mode);
+    }
+    k.cr0 = (k.cr0 | cr0::kPe) & ~cr0::kPg;
+    k.efer &= ~(efer::kLma | efer::kLme);
+    apply(n, k, Mode::Flat);
+    if (w.mode == Mode::Flat || !ok()) return;
+    k.cr4 = w.mode == Mode::Bits32 ? k.cr4 & ~cr4::kPae : k.cr4 | cr4::kPae;
+    apply(n, k, Mode::Flat);
+    load_cr3(n, g.roots[static_cast<unsigned>(w.mode)][w.root % G::kRoots]);
+    k.cr0 |= cr0::kPg;
+    if (w.mode == Mode::Long4) k.efer |= efer::kLme | efer::kLma;
+    apply(n, k, w.mode);
+  }
+
+ private:
+  /// One of an instruction's accesses.
+  struct One {
+    std::uint64_t address = 0;
+    Reach reach{};
+  };
+  /// Returns: whether the supervisor writes, with CR0.WP clear, a page that the user looks at in the same instruction:
+  /// no one entry serves both where the guest's is read-only.
+  [[nodiscard]] bool alternates(unsigned n, const std::vector<One>& all) {
+    if ((guest(n).controls.cr0 & cr0::kWp) != 0) return false;
+    for (const One& user : all)
+      for (const One& writer : all)
+        if (user.reach.request.user && !writer.reach.request.user && writer.reach.request.write &&
+            user.address >> 12 == writer.address >> 12)
+          return true;
+    return false;
+  }
+  /// Returns: the edited entry; false where this change does not apply.
+  bool changed(const G& g, const EditEntry& e, const Step& s, std::uint64_t& entry) {
+    const std::uint64_t frame = frame_bits(g.mode);
+    const unsigned width = g.width();
+    const auto gfn_of_data = [&] { return (200 + e.value % 60) << 12; };
+    switch (e.change) {
+      case Change::FlipPresent:
+        entry ^= 1;
+        return true;
+      case Change::FlipWrite:
+        entry ^= 2;
+        return true;
+      case Change::FlipUser:
+        entry ^= 4;
+        return true;
+      case Change::FlipNoExec:
+        entry ^= width == 8 ? std::uint64_t{1} << 63 : 2;
+        return true;
+      case Change::ClearAccessed:
+        entry &= ~0x20ULL;
+        return true;
+      case Change::ClearDirty:
+        entry &= ~0x40ULL;
+        return true;
+      case Change::ClearBoth:
+        entry &= ~0x60ULL;
+        return true;
+      case Change::OtherFrame:
+        entry = (entry & ~frame) | gfn_of_data();
+        return true;
+      case Change::AnyTable:
+        entry = (entry & ~frame) | (16 + e.value % (model_.table_end() - 16)) << 12;
+        return true;
+      case Change::FlipLarge:
+        entry ^= 0x80;
+        return true;
+      case Change::Replace:
+        entry = e.value % 2 != 0 ? 0 : 7 | gfn_of_data();
+        return true;
+      case Change::FlipHighBit:
+        entry ^= std::uint64_t{1} << (12 + e.value % (width == 8 ? 40 : 20));
+        return true;
+      case Change::AllRights:
+        entry |= 7;
+        return true;
+      case Change::Sibling: {
+        const std::uint64_t table = s.at.value() & ~kPageMask;
+        const std::uint64_t entries = kPageSize / width;
+        for (std::uint64_t i = 1; i < entries; ++i) {
+          std::uint64_t other = 0;
+          const Gpa at{table + (e.value + i) % entries * width};
+          if (at == s.at || !machine_.read(at, width, other) || (other & 1) == 0) continue;
+          entry = other;
+          return true;
+        }
+        return false;
+      }
+      case Change::LargePage:
+        if (s.level < 2 || s.level > 3) return false;
+        entry = (s.level == 3 ? GuestMap::kBig : GuestMap::kBig + e.value % 8 * (width == 8 ? 512 : 1024)) << 12 |
+                0x87 | (e.value >> 8 & 0x60);
+        return true;
+      default:
+        return false;
+    }
+  }
+  void load_cr3(unsigned n, std::uint64_t value) {
+    tell([&] { return who(n) + "MOV to CR3: " + hex(value); });
+    Model::Vcpu& c = model_.vcpu[n];
+    G& g = c.guest;
+    const bool pcide = (g.controls.cr4 & cr4::kPcide) != 0;
+    const bool keep = pcide && value >> 63 != 0;
+    const std::uint64_t root = pcide ? value & ~(std::uint64_t{1} << 63) : value;
+    const auto fresh = Oracle<Machine>::read_pdptes(machine_, root);
+    const bool legal = g.mode != Mode::Pae || Oracle<Machine>::pdptes_loadable(fresh, G::kMaxPhys);
+    if (legal) {
+      c.spaces[c.pcid].root = g.cr3;
+      c.pcid = pcide ? static_cast<unsigned>(root & 0xfff) : 0;
+      g.cr3 = root;
+      if (g.mode == Mode::Pae) g.pdptes = fresh;
+      const auto found = c.spaces.find(c.pcid);
+      if (!keep || found == c.spaces.end())
+        c.spaces[c.pcid] = Space{root, false, {}};
+      else if (found->second.root != root)
+        found->second.all = true;  // the PCID may have cached what another root said
+      c.spaces[c.pcid].root = root;
+      model_.version += 1;
+    }
+    const ControlOutcome o = left(n).set_cr3(n, value);
+    if ((o == ControlOutcome::Done) != legal) check_.fail("MOV to CR3 and the PDPTEs disagree");
+  }
+  /// The vCPU, out of the guest: its next access comes after enter().
+  Subject& left(unsigned n) {
+    machine_.vcpu(n).inside = false;
+    return subject_;
+  }
+
+  void apply(unsigned n, const Controls& k, Mode mode) {
+    Model::Vcpu& c = model_.vcpu[n];
+    G& g = c.guest;
+    const bool mode_changes = mode != g.mode;
+    const std::uint64_t cr0_changes = k.cr0 ^ g.controls.cr0, cr4_changes = k.cr4 ^ g.controls.cr4;
+    // SDM 4.10.4.1: what flushes; 4.4.1: what reloads the PDPTE registers.
+    const bool flushes = mode_changes || (cr4_changes & (cr4::kPge | cr4::kPse | cr4::kPae | cr4::kSmep)) != 0 ||
+                         ((cr4_changes & cr4::kPcide) != 0 && (k.cr4 & cr4::kPcide) == 0);
+    const bool reloads = mode == Mode::Pae && (mode_changes || (cr0_changes & (kCd | kNw)) != 0 ||
+                                               (cr4_changes & (cr4::kPae | cr4::kPge | cr4::kPse | cr4::kSmep)) != 0);
+    const auto fresh = Oracle<Machine>::read_pdptes(machine_, g.cr3);
+    const bool pcide_refused = (cr4_changes & k.cr4 & cr4::kPcide) != 0 && (g.cr3 & 0xfff) != 0;
+    const bool legal = !pcide_refused && (!reloads || Oracle<Machine>::pdptes_loadable(fresh, G::kMaxPhys));
+    if (legal) {
+      const bool new_pdptes = reloads && fresh != g.pdptes;
+      if (reloads) g.pdptes = fresh;
+      g.controls = k;
+      g.mode = mode;
+      if (mode_changes) c.touched.clear();
+      if ((k.cr4 & cr4::kPcide) == 0) {
+        c.pcid = 0;
+        if (flushes) c.spaces.clear();
+        c.spaces[0].root = g.cr3;
+      }
+      if (flushes)
+        model_.forget_all(n);
+      else if (new_pdptes)
+        model_.doubt_everything(n);
+      model_.version += 1;
+    }
+    const ControlOutcome o = left(n).set_control(n, k);
+    if ((o == ControlOutcome::Done) != legal) check_.fail("a control write and the PDPTEs disagree");
+  }
+  void invlpg(unsigned n, std::uint64_t a) {
+    tell([&] { return who(n) + "INVLPG " + hex(a); });
+    model_.forget(n, a);
+    left(n).invlpg(n, Gva{a});
+  }
+  void flush(unsigned n) {
+    tell([&] { return who(n) + "flushes its TLB"; });
+    model_.forget_all(n);
+    left(n).flush(n);
+  }
+
+  static constexpr std::uint64_t kCd = 1U << 30, kNw = 1U << 29;
+  struct Late {
+    Gpa at;
+    unsigned bytes;
+  };
+  std::vector<Late> late_;  ///< what devices have written and not told
+};
+
+}  // namespace shadowmmu::sim::world

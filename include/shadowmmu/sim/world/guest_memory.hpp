@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: BSL-1.0
+#pragma once
+#include <cstdint>
+#include <cstring>
+#include <functional>
+#include <vector>
+
+#include "shadowmmu/host/arena.hpp"
+#include "shadowmmu/sim/ept_walker.hpp"
+#include "shadowmmu/sim/random.hpp"
+#include "shadowmmu/sim/tlb.hpp"
+#include "shadowmmu/sim/world/agents.hpp"
+
+/// Guest memory: which gfns there are, where the host keeps each, in pages of which size and memory type, and what it
+/// does to them of itself: moves them, shares them, makes them read-only.
+namespace shadowmmu::sim::world {
+
+struct MachineConfig {
+  std::uint64_t seed = 1;
+  unsigned vcpus = 2;
+  bool second_level = false;        ///< EPT: the guest's addresses are guest physical
+  unsigned host_address_bits = 46;  ///< MAXPHYADDR of the CPUs
+  EptFeatures ept{};
+  CacheConfig caches{};
+  bool whole_blocks = false;  ///< low guest memory lies in host pages of 2 MiB
+  bool shifted = false;       ///< with whole_blocks: no gfn lies where a large mapping would want it
+  unsigned big_level = 1;     ///< size of the host pages under the big slot: 1 to 3
+  bool below_4g = false;      ///< where guest memory lies
+  bool memory_types = false;  ///< some of guest memory is not write-back
+};
+
+/// Where guest memory is, in gfns. Low memory holds the guest's tables; the big slot can be one host page of 1 GiB; the
+/// high slot lies above 4 GiB.
+struct GuestMap {
+  static constexpr std::uint64_t kLow = 2048;
+  static constexpr std::uint64_t kBig = 0x40000, kBigPages = 0x40000;
+  static constexpr std::uint64_t kHigh = 0x100000, kHighPages = 64;
+  static constexpr std::uint64_t kNone = ~std::uint64_t{0};
+};
+
+class GuestMemory : public host::Arena {
+ public:
+  explicit GuestMemory(const MachineConfig& c)
+      : Arena(kHighAt + GuestMap::kHighPages, 4096),
+        config_(c),
+        base_(c.below_4g ? std::uint64_t{1} << 30 : kGuestBase),
+        owner_(2 * GuestMap::kLow, GuestMap::kNone),
+        whole_(GuestMap::kLow / 512, c.whole_blocks),
+        read_only_(GuestMap::kLow),
+        copy_on_write_(GuestMap::kLow),
+        owned_(GuestMap::kLow),
+        flagged_(GuestMap::kLow) {
+    shuffle();
+  }
+
+  void* to_virt(Hpa p) noexcept {
+    const std::uint64_t at = p.value() - base_;
+    if (at >> kPageShift < Arena::guest_pages())
+      return static_cast<char*>(Arena::guest_page(Gfn{at >> kPageShift})) + (at & kPageMask);
+    if (p.value() >= std::uint64_t{1} << 30) return nullptr;
+    return foreign_tables ? foreign_tables(p) : Arena::to_virt(p);
+  }
+  /// Where tables lie that did not come from alloc_frame: an MMU with table memory of its own.
+  std::function<void*(Hpa)> foreign_tables;
+  void* guest_page(Gfn g) noexcept {
+    const std::uint64_t at = place(g.value());
+    return at == GuestMap::kNone ? nullptr : Arena::guest_page(Gfn{at});
+  }
+  Backing backing(Gfn g, bool write) noexcept {
+    Backing b;
+    const std::uint64_t at = place(g.value()), gfn = g.value();
+    if (at == GuestMap::kNone || !memory(gfn)) return b;
+    b.kind = Backing::Kind::Memory;
+    b.pfn = Pfn{(base_ >> kPageShift) + at};
+    b.type = type_of(gfn);
+    if (gfn < GuestMap::kLow) {
+      b.level = Level{whole_[gfn / 512] ? 2U : 1U};
+      if (read_only_[gfn]) b.kind = Backing::Kind::ReadOnly;
+      if (copy_on_write_[gfn] && write) copy_on_write_[gfn] = false;
+      b.writable = !copy_on_write_[gfn];
+      if (!b.writable) b.level = Level{1};
+    } else if (gfn < GuestMap::kHigh) {
+      b.level = Level{config_.big_level};
+    }
+    return b;
+  }
+  /// Effects: the frame lies elsewhere, contents and all. Requires: low memory, and an unmap of g is in progress.
+  void move(Gfn g, std::uint64_t choice) {
+    const std::uint64_t other = GuestMap::kLow + choice % GuestMap::kLow;
+    std::memcpy(Arena::guest_page(Gfn{place_[other]}), guest_page(g), kPageSize);
+    std::memset(guest_page(g), 0x5a, kPageSize);
+    owner_[place_[g.value()]] = GuestMap::kNone;
+    std::swap(place_[g.value()], place_[other]);
+    owner_[place_[g.value()]] = g.value();
+    whole_[g.value() / 512] = false;
+  }
+  void set_read_only(Gfn g, bool on) {
+    read_only_[g.value()] = on;
+    whole_[g.value() / 512] = false;
+  }
+  /// Effects: the host shares the frames: who wants to write one must ask for it with `write`, and has it for himself
+  /// from then on. Until share_ends the MMU may not have heard of it.
+  void share_begins(Gfn first, std::uint64_t pages) {
+    sharing_first_ = first.value();
+    sharing_pages_ = pages;
+    for (std::uint64_t g = first.value(); g < first.value() + pages; ++g) {
+      copy_on_write_[g] = true;
+      whole_[g / 512] = false;
+    }
+  }
+  void share_ends() { sharing_pages_ = 0; }
+  [[nodiscard]] bool read_only(std::uint64_t gfn) const {
+    return gfn < GuestMap::kLow && (read_only_[gfn] || flagged_[gfn]);
+  }
+  /// Effects: the slot of these frames of low memory takes no writes, or does again.
+  void flag(std::uint64_t first, std::uint64_t pages, bool on) {
+    for (std::uint64_t g = first; g < first + pages && g < GuestMap::kLow; ++g) flagged_[g] = on;
+  }
+  /// Returns: whether the frame lies in a host page of 2 MiB.
+  [[nodiscard]] bool whole(std::uint64_t gfn) const { return gfn < GuestMap::kLow && whole_[gfn / 512]; }
+  [[nodiscard]] bool copy_on_write(std::uint64_t gfn) const {
+    return gfn < GuestMap::kLow && copy_on_write_[gfn] && gfn - sharing_first_ >= sharing_pages_;
+  }
+  /// Returns: the guest frame that lies at this host address, or GuestMap::kNone.
+  [[nodiscard]] std::uint64_t gfn_at(Hpa a) const noexcept {
+    const std::uint64_t at = (a.value() - base_) >> kPageShift;
+    if (at < owner_.size()) return owner_[at];
+    if (at - kBigAt < GuestMap::kBigPages) return GuestMap::kBig + (at - kBigAt);
+    if (at - kHighAt < GuestMap::kHighPages) return GuestMap::kHigh + (at - kHighAt);
+    return GuestMap::kNone;
+  }
+  [[nodiscard]] MemoryType type_of(std::uint64_t gfn) const noexcept {
+    if (!config_.memory_types) return MemoryType::WriteBack;
+    constexpr MemoryType kTypes[] = {MemoryType::WriteBack,    MemoryType::WriteBack,      MemoryType::Uncached,
+                                     MemoryType::WriteThrough, MemoryType::WriteCombining, MemoryType::WriteProtected};
+    return kTypes[(gfn / 512 + config_.seed) % 6];
+  }
+  /// Effects: a slot owns [first, first + pages), or none does: then nothing is to be found there. Requires: low
+  /// memory, or the whole of the big or the high slot.
+  void show(std::uint64_t first, std::uint64_t pages, bool on) {
+    if (first == GuestMap::kBig) big_ = on;
+    if (first == GuestMap::kHigh) high_ = on;
+    for (std::uint64_t g = first; g < first + pages && g < GuestMap::kLow; ++g) owned_[g] = on;
+  }
+  /// Returns: whether a slot owns the gfn.
+  [[nodiscard]] bool memory(std::uint64_t gfn) const noexcept {
+    if (gfn < GuestMap::kLow) return owned_[gfn];
+    return (big_ && gfn - GuestMap::kBig < GuestMap::kBigPages) ||
+           (high_ && gfn - GuestMap::kHigh < GuestMap::kHighPages);
+  }
+
+  // Guest memory as the oracle reads it and devices write it.
+  [[nodiscard]] bool read(Gpa at, unsigned bytes, std::uint64_t& value) noexcept {
+    const char* page = static_cast<const char*>(guest_page(frame_of(at)));
+    if (page == nullptr || !memory(frame_of(at).value())) return false;
+    value = 0;
+    std::memcpy(&value, page + (at.value() & kPageMask), bytes);
+    return true;
+  }
+  [[nodiscard]] bool write(Gpa at, unsigned bytes, std::uint64_t value) noexcept {
+    char* page = static_cast<char*>(guest_page(frame_of(at)));
+    if (page == nullptr) return false;
+    std::memcpy(page + (at.value() & kPageMask), &value, bytes);
+    return true;
+  }
+
+ private:
+  static constexpr std::uint64_t kBigAt = 262144, kHighAt = kBigAt + GuestMap::kBigPages;
+
+  void shuffle() {
+    Random rng(config_.seed);
+    std::vector<std::uint64_t> blocks(2 * GuestMap::kLow / 512);
+    for (std::uint64_t i = 0; i < blocks.size(); ++i) blocks[i] = i;
+    rng.shuffle(blocks);
+    for (std::uint64_t i = 0; i < 2 * GuestMap::kLow; ++i) place_.push_back(blocks[i / 512] * 512 + i % 512);
+    if (!config_.whole_blocks) rng.shuffle(place_);
+    if (config_.shifted)
+      for (std::uint64_t i = 0; i < place_.size(); ++i) place_[i] = (i + 1) % place_.size();
+    for (std::uint64_t g = 0; g < GuestMap::kLow; ++g) owner_[place_[g]] = g;
+  }
+  [[nodiscard]] std::uint64_t place(std::uint64_t gfn) const noexcept {
+    if (gfn < GuestMap::kLow) return place_[gfn];
+    if (gfn - GuestMap::kBig < GuestMap::kBigPages) return kBigAt + (gfn - GuestMap::kBig);
+    if (gfn - GuestMap::kHigh < GuestMap::kHighPages) return kHighAt + (gfn - GuestMap::kHigh);
+    return GuestMap::kNone;
+  }
+
+  MachineConfig config_;
+  std::uint64_t base_;  ///< Hpa of guest memory
+  std::vector<std::uint64_t> place_, owner_;
+  std::vector<bool> whole_;  ///< the 2 MiB of guest frames are one host page
+  std::vector<bool> read_only_, copy_on_write_, owned_, flagged_;
+  std::uint64_t sharing_first_ = 0, sharing_pages_ = 0;
+  bool big_ = false, high_ = false;
+};
+
+}  // namespace shadowmmu::sim::world
