@@ -160,6 +160,8 @@ TEST_CASE("the log's life: twice on, off when off, no slot, moved while on; fram
   std::uint64_t word = 0;
   CHECK(b.mmu.stop_dirty_log(b.slot).error() == Error::LogInactive);
   CHECK(b.mmu.fetch_dirty_log(b.slot, 0, 1, &word).error() == Error::LogInactive);
+  CHECK(b.mmu.start_dirty_log(b.slot, DirtyMethod::Off).ok());  // a log of no kind is none
+  CHECK(b.mmu.stop_dirty_log(b.slot).error() == Error::LogInactive);
   REQUIRE(b.mmu.start_dirty_log(b.slot).ok());
   CHECK(b.host.frames_used() == frames + 2);
   CHECK(b.mmu.start_dirty_log(b.slot).error() == Error::LogActive);
