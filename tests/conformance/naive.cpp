@@ -19,7 +19,6 @@ constexpr std::uint64_t kCr4Pse = 1U << 4, kCr4Pae = 1U << 5, kCr4Pge = 1U << 7,
                         kCr4Smap = 1U << 21;
 constexpr std::uint64_t kLme = 1U << 8, kLma = 1U << 10, kNxe = 1U << 11;
 constexpr std::uint32_t kErrPresent = 1, kErrWrite = 2, kErrUser = 4, kErrReserved = 8, kErrFetch = 16;
-constexpr unsigned kMmioCode = 5;
 
 std::uint64_t bits(unsigned high, unsigned low) {
   return high < low ? 0 : (~std::uint64_t{0} >> (63 - (high - low))) << low;

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
 #pragma once
-#include <array>
 #include <cstring>
 #include <set>
 #include <vector>
@@ -8,6 +7,7 @@
 #include "shadowmmu/config.hpp"
 #include "shadowmmu/host/arena.hpp"
 #include "shadowmmu/sim/cpu.hpp"
+#include "shadowmmu/sim/poison.hpp"
 #include "shadowmmu/sim/random.hpp"
 
 namespace shadowmmu::test {
@@ -22,8 +22,6 @@ struct SmallLimit : config::Default {
 /// answers is virtual: a test that needs other answers derives from it, and has no Mmu of its own to compile.
 class TestHost : public host::Arena {
  public:
-  static constexpr std::uint64_t kPoison = 0x0000'0f00'dead'0067;
-
   TestHost(std::uint64_t guest_pages, std::uint64_t frames, std::uint64_t seed = 1)
       : Arena(2 * guest_pages, frames), pages_(guest_pages) {
     for (std::uint64_t i = 0; i < 2 * guest_pages; ++i) place_.push_back(i);
@@ -52,12 +50,7 @@ class TestHost : public host::Arena {
     return Arena::alloc_frame(k);
   }
   virtual void free_frame(Hpa p) noexcept {
-    static const auto poison = [] {
-      std::array<std::uint64_t, kEntriesPerTable> words;
-      words.fill(kPoison);
-      return words;
-    }();
-    std::memcpy(to_virt(p), poison.data(), kPageSize);
+    sim::poison(to_virt(p));
     Arena::free_frame(p);
   }
   virtual void flush(const FlushRequest& r) noexcept { Arena::flush(r); }

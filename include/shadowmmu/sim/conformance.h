@@ -10,6 +10,7 @@
 
 #include <stdint.h>
 
+/* NOLINTBEGIN(readability-identifier-naming): names of C */
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -142,4 +143,5 @@ int shadowmmu_kit_run(const struct shadowmmu_kit_mmu* mmu, const struct shadowmm
 #ifdef __cplusplus
 }
 #endif
+/* NOLINTEND(readability-identifier-naming) */
 #endif

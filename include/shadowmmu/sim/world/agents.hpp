@@ -107,7 +107,7 @@ class Agents {
   Fiber main_;
   unsigned running_ = 0;
   std::uint64_t waits_ = 0;
-  static inline thread_local Agents* current_ = nullptr;
+  static inline thread_local Agents* current_ = nullptr;  // NOLINT(readability-identifier-naming): no constant
 };
 
 /// Memory for locks and grace periods of agents: who spins lets the others go on.

@@ -1,14 +1,13 @@
 // SPDX-License-Identifier: BSL-1.0
 #pragma once
-#include <array>
 #include <cstdint>
-#include <cstring>
 #include <map>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "shadowmmu/sim/cpu.hpp"
+#include "shadowmmu/sim/poison.hpp"
 #include "shadowmmu/sim/world/guest_memory.hpp"
 
 /// The hardware and the host around the MMU that is tried: guest memory, frames for tables, and CPUs whose caches hear
@@ -28,8 +27,6 @@ class MachineObserver {
 
 class Machine : public GuestMemory {
  public:
-  static constexpr std::uint64_t kPoison = 0x0000'0f00'dead'0067;
-
   explicit Machine(const MachineConfig& c) : GuestMemory(c) {
     CpuConfig cpu;
     cpu.max_phys_addr = c.host_address_bits;
@@ -53,13 +50,8 @@ class Machine : public GuestMemory {
   }
   /// A freed frame is filled with entries that lead nowhere, so that hardware which still walks it is found out.
   void free_frame(Hpa p) noexcept {
-    static const auto poison = [] {
-      std::array<std::uint64_t, kEntriesPerTable> words;
-      words.fill(kPoison);
-      return words;
-    }();
     unused(p);
-    std::memcpy(to_virt(p), poison.data(), kPageSize);
+    poison(to_virt(p));
     Arena::free_frame(p);
   }
   /// A frame is no table any more: no CPU that is in the guest may still walk it, and the others not when they are.

@@ -125,8 +125,9 @@ class Model {
     version += 1;
     std::vector<Outdated> all;
     for (Vcpu& c : vcpu)
-      for (auto& [pcid, space] : c.spaces) {
-        const std::uint64_t root = pcid == c.pcid ? c.guest.cr3 : space.root;
+      for (auto& named : c.spaces) {
+        Space& space = named.second;
+        const std::uint64_t root = named.first == c.pcid ? c.guest.cr3 : space.root;
         const auto note = [&](std::uint64_t page) {
           const unsigned level = hit(c, root, page, at);
           all.push_back({&c, &space, root, page, level, c.guest.raw(page << 12, root)});
