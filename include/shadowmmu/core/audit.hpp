@@ -9,8 +9,10 @@ namespace shadowmmu {
 /// Verdict of a full invariant check.
 struct AuditReport {
   std::uint64_t violations = 0;
-  const char* first = nullptr;  ///< what the first violation was
-  std::uint64_t at = 0;         ///< page index or gfn of the first violation
+  /// Those of them that a write to a guest table explains of which the Mmu was not told yet (guest_wrote).
+  std::uint64_t unreported = 0;
+  const char* first = nullptr;  ///< what the first violation was, of those that no such write explains if there are any
+  std::uint64_t at = 0;         ///< page index or gfn of it
   std::uint32_t pages = 0;      ///< linked
   std::uint32_t invalid = 0;    ///< unlinked roots still in use
   std::uint32_t orphans = 0;    ///< parentless non-roots
@@ -45,10 +47,17 @@ class Audit {
 
   void expect(bool ok, const char* what, std::uint64_t at) noexcept {
     if (ok) return;
-    if (r_.violations++ == 0) {
-      r_.first = what;
-      r_.at = at;
-    }
+    if (r_.violations++ == r_.unreported) note(what, at);
+  }
+  /// For what compares with a guest's table as it is now.
+  void expect_of_guest(bool ok, const char* what, std::uint64_t at) noexcept {
+    if (ok) return;
+    r_.unreported += 1;
+    if (r_.violations++ == 0) note(what, at);
+  }
+  void note(const char* what, std::uint64_t at) noexcept {
+    r_.first = what;
+    r_.at = at;
   }
 
   void check_lists() noexcept {
@@ -176,10 +185,10 @@ class Audit {
     // CR0.WP = 0: the supervisor may write what the tables call read-only, once D says so.
     const bool rewritten = !p.role.wp() && have.write() && !have.user();
     if (rewritten && !clean) most = most.with(Access::kWrite);
-    expect((g & guest::kEntryPresent) != 0, "a leaf of a synced table outlived its guest entry", p.index);
-    expect((have.bits() & ~most.bits()) == 0, "a leaf of a synced table grants more than the guest", p.index);
+    expect_of_guest((g & guest::kEntryPresent) != 0, "a leaf of a synced table outlived its guest entry", p.index);
+    expect_of_guest((have.bits() & ~most.bits()) == 0, "a leaf of a synced table grants more than the guest", p.index);
     const Gfn gfn = p.role.gpte_bytes() == 4 ? guest::Bits32::frame(g) : guest::Long4::frame(g);
-    expect(gfn == leaf_gfn<S>(p, i, e), "a leaf of a synced table maps another gfn than the guest", p.index);
+    expect_of_guest(gfn == leaf_gfn<S>(p, i, e), "a leaf of a synced table maps another gfn than the guest", p.index);
   }
 
   void check_link(Page& p, unsigned i, std::uint64_t e) noexcept {
@@ -208,8 +217,8 @@ class Audit {
     const guest::Paging paging = paging_of(s_, p.role);
     if (!paging.maps_page(g, p.role.level().value())) return;
     const bool clean = (g & guest::kEntryDirty) == 0 && !keeps_bits(s_, *s_.snapshot->find_any(p.gfn), p.gfn);
-    expect(!clean || c.role.clean() || (p.role.wp() && !c.role.access().write()),
-           "a child of a clean large guest page is keyed as dirty", p.index);
+    expect_of_guest(!clean || c.role.clean() || (p.role.wp() && !c.role.access().write()),
+                    "a child of a clean large guest page is keyed as dirty", p.index);
   }
 
   void check_parents(Page& p) noexcept {

@@ -76,7 +76,8 @@ class Subject {
   /// `quiet`: no vCPU is in the guest, and no other operation under way. Returns: what it was, for the story.
   virtual std::string upkeep(std::uint64_t /*choice*/, std::uint64_t /*amount*/, bool /*quiet*/) { return {}; }
   /// Returns: what the implementation finds wrong with itself, or with what its own readers see; empty if nothing.
-  [[nodiscard]] virtual std::string unsound(std::uint64_t /*choice*/) { return {}; }
+  /// `told`: it has heard of every write to guest tables; else it cannot know what they say.
+  [[nodiscard]] virtual std::string unsound(std::uint64_t /*choice*/, bool /*told*/) { return {}; }
   /// Returns: how many addresses it promises to map at the same time for one instruction; 0 for no promise.
   [[nodiscard]] virtual unsigned instruction_addresses() const { return 0; }
   /// Whether it ends an implicit supervisor access at CPL < 3 with AC set, of which nothing tells it, in the fault that
