@@ -156,15 +156,7 @@ struct Driven {
   std::unique_ptr<typename Mmu::Vcpu> vcpu;
 };
 
-/// Every kind of access: read, write, fetch; by the user, by the supervisor, and by him with AC set.
-struct EachAccess {
-  AccessRequest request;
-  CpuMode mode;
-};
-inline constexpr EachAccess kAccesses[] = {
-    {{false, false, true}, {3, false}},  {{true, false, true}, {3, false}},  {{false, true, true}, {3, false}},
-    {{false, false, false}, {0, false}}, {{true, false, false}, {0, false}}, {{false, true, false}, {0, false}},
-    {{false, false, false}, {0, true}},  {{true, false, false}, {0, true}},
-};
+using EachAccess = sim::world::Reach;
+inline constexpr auto& kAccesses = sim::world::kEveryReach;
 
 }  // namespace shadowmmu::test

@@ -139,8 +139,9 @@ class LibrarySubject final : public sim::world::Subject {
     const Gfn g{choice * 7 % 2000};
     if (choice % 4 == 0 && mmu_.test_young(g, 300) != reader_.test_young(g, 300)) return "a reader finds another age";
     // Another thread finds what the tables say now, for each vCPU: memory of a slot, or nothing.
+    constexpr std::uint64_t kAreas[] = {0x0040'0000, 0x0060'0000, 0x8000'0000, 0xc000'0000, 0x000c'8000, 0x9000'0000};
     for (const auto& v : vcpus_) {
-      const EntryInfo e = reader_.lookup(*v, Gva{(choice % 4 == 0 ? 0xc000'0000 : 0x0040'0000) + (choice % 6 << 12)});
+      const EntryInfo e = reader_.lookup(*v, Gva{kAreas[choice / 2 % 6] + (choice / 12 % 8 << 12)});
       if (e.present && !machine_.memory(machine_.gfn_at(address_of(e.pfn))))
         return "a reader found a frame that no slot owns";
     }

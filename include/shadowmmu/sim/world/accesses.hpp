@@ -134,7 +134,7 @@ class Accesses {
         done = true;
       } else {
         const Answer answer = answer_fault(n, a, x, got, store, stepping, done);
-        if (!alone()) tries -= 1;  // the others may be in its way; agents that only wait are found out elsewhere
+        if (tries + 1 == kTries && let_others_end()) tries = 0;
         if (answer == Answer::Again) continue;
       }
       if (stepping) end_step(n);
@@ -142,6 +142,13 @@ class Accesses {
     }
     check_.fail("an access made no progress");
     return false;
+  }
+  /// The others may be in this agent's way. Effects: where they are in the middle of something, they go on with it.
+  /// Returns: whether they were.
+  bool let_others_end() {
+    if (alone()) return false;
+    Agents::wait();
+    return true;
   }
   void end_step(unsigned n) {
     subject_.step_ends(n);

@@ -13,12 +13,6 @@
 /// asked for shows there, before any access meets it.
 namespace shadowmmu::sim::world {
 
-struct Reach {
-  AccessRequest request{};
-  CpuMode mode{};
-  bool implicit = false;  ///< the CPU's own access to a system structure: SMAP refuses it whatever RFLAGS.AC says
-};
-
 class Checker final : public MachineObserver {
  public:
   explicit Checker(Model& m) : model_(m) { m.machine.observer = this; }
@@ -87,7 +81,7 @@ class Checker final : public MachineObserver {
     watch_[n].active = false;
   }
 
-  /// Resume or Retry. Returns nothing; a fault that the guest must see was hidden from it where no version allows.
+  /// The MMU says that the vCPU may run on: at some moment of the fault the access was allowed.
   void resumed(unsigned n) {
     for (const OracleVerdict& v : watch_[n].versions)
       if (!v.fault) return;
@@ -103,7 +97,6 @@ class Checker final : public MachineObserver {
       other = v.error_code;
     }
     if (any) return fail("error code " + std::to_string(o.error_code) + " instead of " + std::to_string(other));
-    // The walk that the MMU makes may still go by an entry that it was not told of.
     fail("a fault was invented");
   }
   void answered_mmio(unsigned n, const FaultOutcome& o) {
@@ -204,11 +197,6 @@ class Checker final : public MachineObserver {
     std::uint64_t rom = GuestMap::kNone;  ///< a frame that was read-only meanwhile
     unsigned slots = 0;                   ///< bit i: slot i was changing meanwhile
   };
-  static constexpr Reach kEveryReach[] = {{{false, false, true}, {3, false}}, {{true, false, true}, {3, false}},
-                                          {{false, true, true}, {3, false}},  {{false, false, false}, {0, true}},
-                                          {{true, false, false}, {0, true}},  {{false, true, false}, {0, true}},
-                                          {{true, false, false}, {0, false}}, {{false, false, false}, {0, false}}};
-
   /// The MMU is not told that an access is implicit: it may go by either reading, until the hardware refuses again.
   void note_version(unsigned n) {
     Watch& w = watch_[n];

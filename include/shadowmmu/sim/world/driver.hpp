@@ -105,7 +105,6 @@ class Driver : public GuestActions {
     const unsigned i = static_cast<unsigned>(x.slot % Model::kSlots);
     Model::Slot& s = model_.slots[i];
     // The guest's tables lie in the first: while they are away nothing can be said about anybody else.
-    if (i == 0 && !alone()) return;
     if (agents_ != nullptr && i == 0) return;
     if (s.gone) return add_again(i);
     // Of the large ones nothing is known frame by frame.

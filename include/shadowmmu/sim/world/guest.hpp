@@ -20,6 +20,19 @@ enum class Mode : unsigned { Long4, Pae, Bits32, Flat };
   return kNames[static_cast<unsigned>(m)];
 }
 
+/// One access, as far as rights depend on it.
+struct Reach {
+  AccessRequest request{};
+  CpuMode mode{};
+  bool implicit = false;  ///< the CPU's own access to a system structure: SMAP refuses it whatever RFLAGS.AC says
+};
+/// Every kind of access: read, write, fetch; by the user, by the supervisor, and by him with AC set.
+inline constexpr Reach kEveryReach[] = {
+    {{false, false, true}, {3, false}},  {{true, false, true}, {3, false}},  {{false, true, true}, {3, false}},
+    {{false, false, false}, {0, false}}, {{true, false, false}, {0, false}}, {{false, true, false}, {0, false}},
+    {{false, false, false}, {0, true}},  {{true, false, false}, {0, true}},
+};
+
 /// An entry that a walk meets.
 struct Step {
   unsigned level = 0;

@@ -47,7 +47,7 @@ class GuestActions : public Accesses {
         bool stepping = false, done = false;
         const Answer answer = answer_fault(n, x->address, x->reach, got, kNothing, stepping, done);
         if (stepping) end_step(n);
-        if (!alone()) tries -= 1;
+        if (tries + 1 == kTries && let_others_end()) tries = 0;
         if (stepping || answer == Answer::Over) return;  // the guest's fault, or an emulator's work
       }
       if (whole) return;

@@ -113,10 +113,11 @@ class Machine : public GuestMemory {
         reload = true;
         return;
       }
-      if (r.vcpus == kAllVcpus || second_level)
-        cpu.flush_range(r.first << kPageShift, r.pages);
+      // One page of one vCPU is its own INVLPG, which takes what leads there along.
+      if (r.vcpus != kAllVcpus && !second_level && r.pages == 1)
+        cpu.flush_page(Gva{r.first << kPageShift});
       else
-        for (std::uint64_t i = 0; i < r.pages; ++i) cpu.flush_page(Gva{(r.first + i) << kPageShift});
+        cpu.flush_range(r.first << kPageShift, r.pages);
       for (auto& [number, held] : may_hold)
         std::erase_if(held, [&, page = number](const CachedPage& e) {
           const std::uint64_t size = std::uint64_t{1} << (e.shift - kPageShift);

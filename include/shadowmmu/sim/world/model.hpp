@@ -95,11 +95,10 @@ class Model {
   [[nodiscard]] const std::vector<std::uint64_t>& universe(Mode m) const { return universe_[static_cast<unsigned>(m)]; }
 
   // --- what a TLB may still hold -----------------------------------------------------------------------------------
-  /// The vCPU begins to forget everything, or what its PCID has cached.
-  void forget_all(unsigned n, bool every_space = true) {
+  /// The vCPU begins to forget everything, whatever PCID has cached it.
+  void forget_all(unsigned n) {
     version += 1;
     for (auto& [pcid, space] : vcpu[n].spaces) {
-      if (!every_space && pcid != vcpu[n].pcid) continue;
       space.all = false;
       space.stale.clear();
     }
