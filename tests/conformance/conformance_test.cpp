@@ -33,6 +33,14 @@ TEST_CASE("a naive MMU that flushes everything conforms") {
   const Verdict v = verdict(naive_mmu(NaiveMistake::None), 200);
   CHECK(v.result == 0);
 }
+TEST_CASE("an MMU with table memory of its own is walked there") {
+  CHECK(verdict(naive_mmu_with_tables_of_its_own(), 60).result == 0);
+  shadowmmu_kit_mmu astray = naive_mmu_with_tables_of_its_own();
+  astray.table = [](void*, std::uint64_t) -> void* { return nullptr; };
+  const Verdict v = verdict(astray, 1);
+  CHECK(v.result == 1);
+  CHECK((says(v, "no table") || says(v, "refuses the hardware state")));
+}
 TEST_CASE("a flush that is missing is told with the translation that outlived it") {
   const Verdict v = verdict(naive_mmu(NaiveMistake::MissingFlush), 200);
   CHECK(v.result == 1);

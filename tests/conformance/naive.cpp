@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <cstring>
 #include <map>
+#include <memory>
 #include <vector>
 
 namespace {
@@ -31,6 +32,10 @@ struct Vcpu {
   std::vector<std::uint64_t> tables;  ///< all of them
 };
 
+struct Table {
+  alignas(4096) std::uint64_t entry[512];
+};
+
 /// Where an access leads in the guest's own tables, or its fault.
 struct Walk {
   bool fault = false;
@@ -42,8 +47,8 @@ struct Walk {
 
 class Naive {
  public:
-  Naive(shadowmmu_kit_machine* machine, const shadowmmu_kit_cpu& cpu, NaiveMistake mistake)
-      : machine_(machine), cpu_(cpu), mistake_(mistake) {}
+  Naive(shadowmmu_kit_machine* machine, const shadowmmu_kit_cpu& cpu, NaiveMistake mistake, bool own_tables)
+      : machine_(machine), cpu_(cpu), mistake_(mistake), own_tables_(own_tables) {}
   ~Naive() { drop_everything(); }
 
   int set_control(unsigned n, std::uint64_t cr0, std::uint64_t cr4, std::uint64_t efer) {
@@ -127,18 +132,24 @@ class Naive {
     if (mistake_ != NaiveMistake::MissingFlush) return start_anew(n);
     // The tables are as good as new; the TLB was forgotten.
     for (const std::uint64_t t : vcpu_[n].tables)
-      if (t != vcpu_[n].root && !is_directory(vcpu_[n], t)) std::memset(shadowmmu_kit_to_virt(machine_, t), 0, 4096);
+      if (t != vcpu_[n].root && !is_directory(vcpu_[n], t)) std::memset(entries(t), 0, 4096);
   }
   void start_anew(unsigned n) {
     Vcpu& v = vcpu_[n];
     shadowmmu_kit_kick(machine_, n);
     shadowmmu_kit_flush(machine_, n, 1, 0, 0);
-    for (const std::uint64_t t : v.tables) shadowmmu_kit_free_frame(machine_, t);
+    for (const std::uint64_t t : v.tables) free_table(t);
     v.tables.clear();
     v.root = 0;
   }
   void drop_everything() {
     for (unsigned n = 0; n < SHADOWMMU_KIT_VCPUS; ++n) start_anew(n);
+  }
+
+  /// Returns: where a table of its own lies; nullptr if it has none there.
+  void* own_table(std::uint64_t table) {
+    const auto found = own_.find(table);
+    return found == own_.end() ? nullptr : found->second->entry;
   }
 
   void wrote(std::uint64_t gpa, std::uint64_t bytes) {
@@ -172,11 +183,17 @@ class Naive {
     *o = {what, code, a, gpa};
   }
   std::uint64_t* entries(std::uint64_t table) {
-    return static_cast<std::uint64_t*>(shadowmmu_kit_to_virt(machine_, table));
+    return static_cast<std::uint64_t*>(own_tables_ ? own_table(table) : shadowmmu_kit_to_virt(machine_, table));
+  }
+  void free_table(std::uint64_t table) {
+    if (!own_tables_) return shadowmmu_kit_free_frame(machine_, table);
+    shadowmmu_kit_frame_unused(machine_, table);
+    own_.erase(table);
   }
   std::uint64_t new_table(Vcpu& v) {
-    const std::uint64_t t = shadowmmu_kit_alloc_frame(machine_);
+    const std::uint64_t t = own_tables_ ? next_own_ += 4096 : shadowmmu_kit_alloc_frame(machine_);
     if (t == 0) return 0;
+    if (own_tables_) own_[t] = std::make_unique<Table>();
     std::memset(entries(t), 0, 4096);
     v.tables.push_back(t);
     return t;
@@ -282,17 +299,20 @@ class Naive {
   shadowmmu_kit_machine* machine_;
   shadowmmu_kit_cpu cpu_;
   NaiveMistake mistake_;
+  bool own_tables_;  ///< tables lie in memory of its own rather than in frames of the machine
+  std::map<std::uint64_t, std::unique_ptr<Table>> own_;
+  std::uint64_t next_own_ = 0;
   Vcpu vcpu_[SHADOWMMU_KIT_VCPUS];
   std::map<std::uint64_t, bool> logged_;  ///< frames under a log: whether they were written
 };
 
 Naive& self(void* mmu) { return *static_cast<Naive*>(mmu); }
 
-template <NaiveMistake M>
+template <NaiveMistake M, bool OwnTables = false>
 const shadowmmu_kit_mmu kFunctions = [] {
   shadowmmu_kit_mmu f{};
   f.create = [](shadowmmu_kit_machine* machine, const shadowmmu_kit_cpu* cpu) -> void* {
-    return new Naive(machine, *cpu, M);
+    return new Naive(machine, *cpu, M, OwnTables);
   };
   f.destroy = [](void* m) { delete &self(m); };
   f.set_control = [](void* m, unsigned n, std::uint64_t cr0, std::uint64_t cr4, std::uint64_t efer) {
@@ -312,11 +332,14 @@ const shadowmmu_kit_mmu kFunctions = [] {
   f.fetch_log = [](void* m, std::uint64_t first, std::uint64_t pages, std::uint64_t* out) {
     return self(m).fetch_log(first, pages, out);
   };
+  if (OwnTables) f.table = [](void* m, std::uint64_t table) { return self(m).own_table(table); };
   f.instruction_addresses = 4;
   return f;
 }();
 
 }  // namespace
+
+const shadowmmu_kit_mmu& naive_mmu_with_tables_of_its_own() { return kFunctions<NaiveMistake::None, true>; }
 
 const shadowmmu_kit_mmu& naive_mmu(NaiveMistake mistake) {
   switch (mistake) {

@@ -12,3 +12,5 @@ enum class NaiveMistake {
 
 /// Returns: the functions of an MMU that makes this mistake.
 const shadowmmu_kit_mmu& naive_mmu(NaiveMistake mistake);
+/// Returns: the same without a mistake, whose tables lie in memory of its own.
+const shadowmmu_kit_mmu& naive_mmu_with_tables_of_its_own();
