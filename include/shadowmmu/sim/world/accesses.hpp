@@ -234,11 +234,7 @@ class Accesses {
   void write_and_tell(Gpa at, unsigned bytes, std::uint64_t value) {
     const bool apart = !alone();
     const unsigned writing = model_.write_begins(frame_of(at).value());
-    const auto write = [&] { static_cast<void>(machine_.write(at, bytes, value)); };
-    // Bytes that are not aligned may be of two words: each outdates what it is part of.
-    model_.changing(at, bytes, !apart, write);
-    const Gpa last{(at.value() + bytes - 1) & ~7ULL};
-    if (last > at) model_.changing(last, static_cast<unsigned>(at.value() + bytes - last.value()), !apart, write);
+    model_.changing(at, bytes, !apart, [&] { static_cast<void>(machine_.write(at, bytes, value)); });
     check_.memory_changed();
     subject_.guest_wrote(at, bytes);
     model_.told(at, bytes);

@@ -82,6 +82,10 @@ struct Guest {
   std::uint64_t next_frame = 16;
   std::uint64_t table_end = 0;  ///< table frames are [16, table_end)
 
+  /// Returns: which entry of a table of that level a walk for `a` takes.
+  [[nodiscard]] static std::uint64_t index(Mode m, std::uint64_t a, unsigned level) noexcept {
+    return m == Mode::Bits32 ? (a >> (level == 2 ? 22 : 12) & 1023) : (a >> (12 + 9 * (level - 1)) & 511);
+  }
   [[nodiscard]] unsigned width() const { return mode == Mode::Bits32 ? 4U : 8U; }
 
   /// Returns: the entries that a walk for `a` meets, uppermost first, whatever they allow; ends where one leads
@@ -157,9 +161,6 @@ struct Guest {
   }
 
  private:
-  [[nodiscard]] static std::uint64_t index(Mode m, std::uint64_t a, unsigned level) noexcept {
-    return m == Mode::Bits32 ? (a >> (level == 2 ? 22 : 12) & 1023) : (a >> (12 + 9 * (level - 1)) & 511);
-  }
   [[nodiscard]] sim::OracleCpu cpu() const {
     sim::OracleCpu c;
     c.controls = controls;

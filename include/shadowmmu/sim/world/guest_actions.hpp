@@ -308,17 +308,9 @@ class GuestActions : public Accesses {
     const auto fresh = Oracle<Machine>::read_pdptes(machine_, root);
     const bool legal = g.mode != Mode::Pae || Oracle<Machine>::pdptes_loadable(fresh, G::kMaxPhys);
     if (legal) {
-      c.spaces[c.pcid].root = g.cr3;
-      c.pcid = pcide ? static_cast<unsigned>(root & 0xfff) : 0;
+      model_.use_space(n, pcide ? static_cast<unsigned>(root & 0xfff) : 0, root, keep);
       g.cr3 = root;
       if (g.mode == Mode::Pae) g.pdptes = fresh;
-      const auto found = c.spaces.find(c.pcid);
-      if (!keep || found == c.spaces.end())
-        c.spaces[c.pcid] = Space{root, false, {}};
-      else if (found->second.root != root)
-        found->second.all = true;  // the PCID may have cached what another root said
-      c.spaces[c.pcid].root = root;
-      model_.version += 1;
     }
     const ControlOutcome o = left(n).set_cr3(n, value);
     if ((o == ControlOutcome::Done) != legal) check_.fail("MOV to CR3 and the PDPTEs disagree");
@@ -348,15 +340,11 @@ class GuestActions : public Accesses {
       g.controls = k;
       g.mode = mode;
       if (mode_changes) c.touched.clear();
-      if ((k.cr4 & cr4::kPcide) == 0) {
-        c.pcid = 0;
-        if (flushes) c.spaces.clear();
-        c.spaces[0].root = g.cr3;
-      }
       if (flushes)
         model_.forget_all(n);
       else if (new_pdptes)
         model_.doubt_everything(n);
+      if (flushes && (k.cr4 & cr4::kPcide) == 0) model_.one_space(n);
       model_.version += 1;
     }
     const ControlOutcome o = left(n).set_control(n, k);

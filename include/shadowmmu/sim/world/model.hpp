@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 #pragma once
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <map>
@@ -8,24 +9,12 @@
 
 #include "shadowmmu/sim/world/guest.hpp"
 #include "shadowmmu/sim/world/machine.hpp"
+#include "shadowmmu/sim/world/past.hpp"
 
 /// What is known of the guest and its host, whatever MMU lies between: registers, slots, logs; and what each vCPU's TLB
-/// may still say beside what the tables say now. An MMU may answer by a translation that is out of date exactly as long
+/// may still say beside what the tables say now (past.hpp). An MMU may answer by a translation that is out of date exactly as long
 /// as a TLB may hold it, or as long as nobody has told it of the write that outdates it.
 namespace shadowmmu::sim::world {
-
-/// What a TLB may hold of a page beside what the tables say now.
-struct Stale {
-  bool wild = false;  ///< an upper entry changed: combinations of old and new are legal
-  std::vector<OracleVerdict> old;
-};
-
-/// The translations that one PCID has cached: all there are where CR4.PCIDE is clear.
-struct Space {
-  std::uint64_t root = 0;
-  bool all = false;  ///< anything may be out of date
-  std::map<std::uint64_t, Stale> stale;
-};
 
 class Model {
  public:
@@ -35,7 +24,7 @@ class Model {
     [[nodiscard]] Space& space() { return spaces[pcid]; }
     [[nodiscard]] const Space& space() const { return spaces.at(pcid); }
     Guest<Machine> guest;
-    std::map<unsigned, Space> spaces{{0, Space{}}};
+    std::map<unsigned, Space> spaces;
     unsigned pcid = 0;
     std::set<std::uint64_t> touched;  ///< pages that were used since the paging mode changed
   };
@@ -56,6 +45,7 @@ class Model {
     }
     for (const Slot& s : slots)
       if (!s.gone) machine.show(s.first, s.pages, true);
+    for (Vcpu& v : vcpu) v.space().enter(version);
     if (second_level)
       for (Vcpu& v : vcpu) v.guest.table_end = v.guest.next_frame;  // no tables of the guest's that concern the MMU
     else
@@ -98,89 +88,78 @@ class Model {
   /// The vCPU begins to forget everything, whatever PCID has cached it.
   void forget_all(unsigned n) {
     version += 1;
-    for (auto& [pcid, space] : vcpu[n].spaces) {
-      space.all = false;
-      space.stale.clear();
-    }
+    for (auto& [pcid, space] : vcpu[n].spaces) space.forget(version);
   }
   void forget(unsigned n, std::uint64_t a) {
     version += 1;
-    const std::uint64_t page = a >> 12;
-    auto& stale = vcpu[n].space().stale;
-    if (a >= Guest<Machine>::kLinear && a < Guest<Machine>::kLinear + (1U << 23))
-      std::erase_if(stale, [&](const auto& s) { return s.first >> 9 == page >> 9; });
-    stale.erase(page);
+    vcpu[n].space().forget(a >> 12, version);
   }
   void doubt_everything(unsigned n) { vcpu[n].space().all = true; }
   void doubt_everything() {
     for (Vcpu& c : vcpu)
       for (auto& [pcid, space] : c.spaces) space.all = true;
   }
+  /// The vCPU runs on that PCID's translations from now on. `keeps`: on those that it has cached before, too.
+  void use_space(unsigned n, unsigned pcid, std::uint64_t root, bool keeps) {
+    version += 1;
+    Vcpu& c = vcpu[n];
+    c.space().root = c.guest.cr3;
+    c.space().leave(version);
+    c.pcid = pcid;
+    Space& s = c.space();
+    if (!keeps) s.forget(version);
+    // The PCID may have cached what another root said.
+    if (keeps && s.root != root) s.all = true;
+    s.root = root;
+    s.enter(version);
+  }
+  /// CR4.PCIDE is clear, and everything was flushed: there is but one space.
+  void one_space(unsigned n) {
+    Vcpu& c = vcpu[n];
+    c.pcid = 0;
+    c.spaces.clear();
+    c.space().root = c.guest.cr3;
+    c.space().enter(version);
+  }
 
-  /// Effects: runs `change` on the word of guest memory at `at` and notes which translations of which vCPU it outdates.
-  /// `told`: the MMU sees it, or hears of it before anything else happens.
+  /// Effects: runs `change` on [at, at + bytes) of guest memory. `told`: the MMU sees it, or hears of it before
+  /// anything else happens.
   template <class F>
   void changing(Gpa at, unsigned bytes, bool told, F&& change) {
     version += 1;
-    std::vector<Outdated> all;
-    for (Vcpu& c : vcpu)
-      for (auto& named : c.spaces) {
-        Space& space = named.second;
-        const std::uint64_t root = named.first == c.pcid ? c.guest.cr3 : space.root;
-        const auto note = [&](std::uint64_t page) {
-          const unsigned level = hit(c, root, page, at);
-          all.push_back({&c, &space, root, page, level, c.guest.raw(page << 12, root)});
-        };
-        for (const std::uint64_t a : universe(c.guest.mode)) note(a >> 12);
-        for (const std::uint64_t page : c.touched) note(page);
-      }
-    change();
-    for (Outdated& o : all) {
-      const unsigned level = std::max(o.level, hit(*o.vcpu, o.root, o.page, at));
-      if (level == 0) continue;
-      // A leaf edit outdates one translation; an edit above may be combined with anything below.
-      Stale& s = o.space->stale[o.page];
-      if (level > 1) s.wild = true;
-      if (!o.before.fault) s.old.push_back(o.before);
+    for (std::uint64_t word = at.value() & ~std::uint64_t{7}; word < at.value() + bytes; word += 8) {
+      std::uint64_t before = 0;
+      unsigned untold = 0;
+      if (!machine.read(Gpa{word}, 8, before)) continue;
+      for (std::uint64_t half = std::max(word, at.value() & ~std::uint64_t{3}); half < word + 8 && half < at.value() + bytes;
+           half += 4)
+        untold |= told ? 0U : 1U << (half >> 2 & 1);
+      past_.overwritten(word, before, version, untold);
     }
-    if (!told)
-      for (std::uint64_t half = at.value() & ~3ULL; half < at.value() + bytes; half += 4) untold_.insert(half);
+    change();
     note_word(at);
   }
   /// The MMU was told of what was written at `at`: from here on only TLBs may be out of date.
   void told(Gpa at, unsigned bytes) {
     version += 1;
-    std::size_t known = 0;
-    for (std::uint64_t half = at.value() & ~3ULL; half < at.value() + bytes; half += 4) known += untold_.erase(half);
-    if (known == 0) return;
-    for (Vcpu& c : vcpu)
-      for (auto& [pcid, space] : c.spaces) {
-        if (pcid != c.pcid) space.all = true;
-        if (pcid != c.pcid) continue;
-        const auto note = [&, s = &space](std::uint64_t page) {
-          if (hit(c, c.guest.cr3, page, at) != 0) s->stale[page].wild = true;
-        };
-        for (const std::uint64_t a : universe(c.guest.mode)) note(a >> 12);
-        for (const std::uint64_t page : c.touched) note(page);
-      }
+    past_.told(at.value(), bytes, version);
   }
-  [[nodiscard]] const std::set<std::uint64_t>& untold() const noexcept { return untold_; }
+  [[nodiscard]] bool all_told() const noexcept { return past_.all_told(); }
 
   /// Returns: whether anything but what the tables say now is a legal answer for `a`.
   [[nodiscard]] bool doubtful(unsigned n, std::uint64_t a) const {
-    const Vcpu& c = vcpu[n];
-    return c.space().all || c.space().stale.count(a >> 12) != 0 || meets_untold(c, a);
+    bool doubt = vcpu[n].space().all;
+    if (!doubt) each_lead(vcpu[n], a, [&](const Lead& l) { doubt = doubt || l.past; }, doubt);
+    return doubt;
   }
   /// Returns: whether the vCPU may go by a translation of `a` to gfn that the tables do not say any more.
   [[nodiscard]] bool legally_stale(unsigned n, std::uint64_t a, std::uint64_t gfn, AccessRequest r, CpuMode m) const {
     const Vcpu& c = vcpu[n];
-    if (c.space().all || meets_untold(c, a)) return true;
-    const auto found = c.space().stale.find(a >> 12);
-    if (found == c.space().stale.end()) return false;
-    if (found->second.wild) return true;
-    for (const auto& old : found->second.old)
-      if (old.gpa.value() >> 12 == gfn && allowed(c, old.rights, r, m)) return true;
-    return false;
+    bool legal = c.space().all, doubt = false;
+    if (!legal)
+      each_lead(c, a,
+                [&](const Lead& l) { legal = legal || (l.past && l.gfn == gfn && allowed(c, l.rights, r, m)); }, doubt);
+    return legal;
   }
 
   // --- what is written -----------------------------------------------------------------------------------------------
@@ -237,26 +216,67 @@ class Model {
     std::uint64_t gfn = 0;
     unsigned log = 0;  ///< which log of its slot was on
   };
-  struct Outdated {
-    Vcpu* vcpu;
-    Space* space;
-    std::uint64_t root, page;
-    unsigned level;
-    OracleVerdict before;
+  /// Where a walk may lead that meets words as they are or as the CPU may remember them.
+  struct Lead {
+    std::uint64_t gfn = 0;
+    Access rights{};
+    bool past = false;  ///< some word of it is remembered only
   };
-  /// Returns: the highest level of an entry on the page's path that a write at `at` touches; 0 if none.
-  [[nodiscard]] static unsigned hit(const Vcpu& c, std::uint64_t root, std::uint64_t page, Gpa at) {
-    unsigned level = 0;
-    for (const Step& s : c.guest.path(page << 12, root))
-      if ((s.at.value() ^ at.value()) < 8) level = std::max(level, s.level);
-    return level;
+  template <class F>
+  void each_lead(const Vcpu& c, std::uint64_t a, F&& f, bool& doubt) const {
+    const Guest<Machine>& g = c.guest;
+    switch (g.mode) {
+      case Mode::Flat:
+        return;
+      case Mode::Long4:
+        return each_lead(c, a, g.cr3 & frame_bits(g.mode), 4, {0, Access::all(), false}, f, doubt);
+      case Mode::Pae:
+        if ((g.pdptes[a >> 30 & 3] & 1) == 0) return;
+        return each_lead(c, a, g.pdptes[a >> 30 & 3] & frame_bits(g.mode), 2, {0, Access::all(), false}, f, doubt);
+      case Mode::Bits32:
+        return each_lead(c, a, g.cr3 & frame_bits(g.mode), 2, {0, Access::all(), false}, f, doubt);
+    }
   }
-  [[nodiscard]] bool meets_untold(const Vcpu& c, std::uint64_t a) const {
-    if (untold_.empty()) return false;
-    for (const Step& s : c.guest.path(a))
-      if (untold_.count(s.at.value()) != 0 || (c.guest.width() == 8 && untold_.count(s.at.value() + 4) != 0))
-        return true;
-    return false;
+  template <class F>
+  void each_lead(const Vcpu& c, std::uint64_t a, std::uint64_t table, unsigned level, Lead above, F& f,
+                 bool& doubt) const {
+    const Guest<Machine>& g = c.guest;
+    const std::uint64_t at = table + g.index(g.mode, a, level) * g.width();
+    std::uint64_t now = 0;
+    if (!machine.read(Gpa{at}, g.width(), now)) return;
+    each_lead_by(c, a, now, level, above, f, doubt);
+    std::vector<std::uint64_t> seen{now};
+    for (const PastValue& v : past_.of(at & ~7ULL)) {
+      const std::uint64_t was = g.width() == 8 ? v.value : v.value >> (at & 4) * 8 & 0xffff'ffff;
+      if (!c.space().may_know(v, a >> 12)) continue;
+      doubt = true;
+      if (std::find(seen.begin(), seen.end(), was) != seen.end()) continue;
+      seen.push_back(was);
+      above.past = true;
+      each_lead_by(c, a, was, level, above, f, doubt);
+    }
+  }
+  /// As above, through one entry of that level.
+  template <class F>
+  void each_lead_by(const Vcpu& c, std::uint64_t a, std::uint64_t e, unsigned level, Lead l, F& f, bool& doubt) const {
+    const Guest<Machine>& g = c.guest;
+    if ((e & 1) == 0) return;
+    const bool nx = g.width() == 8 && e >> 63 != 0 && (g.controls.efer & efer::kNxe) != 0;
+    if ((e & 2) == 0) l.rights = l.rights.without(Access::kWrite);
+    if ((e & 4) == 0) l.rights = l.rights.without(Access::kUser);
+    if (nx) l.rights = l.rights.without(Access::kExec);
+    const std::uint64_t frame = (e & frame_bits(g.mode)) >> 12, page = a >> 12;
+    const unsigned bits = g.width() == 8 ? 9U : 10U;
+    const std::uint64_t inside = (std::uint64_t{1} << bits * (level - 1)) - 1;
+    if (level == 1) {
+      l.gfn = frame;
+    } else if ((e & 0x80) == 0 || level > 3 || (g.mode == Mode::Bits32 && (g.controls.cr4 & cr4::kPse) == 0)) {
+      return each_lead(c, a, frame << 12, level - 1, l, f, doubt);
+    } else {
+      const std::uint64_t pse36 = g.mode == Mode::Bits32 ? (e >> 13 & 0xff) << 20 : 0;
+      l.gfn = pse36 | (frame & ~inside) | (page & inside);
+    }
+    f(l);
   }
   [[nodiscard]] static bool allowed(const Vcpu& c, Access rights, AccessRequest r, CpuMode m) {
     const Controls& k = c.guest.controls;
@@ -323,7 +343,7 @@ class Model {
   std::vector<std::uint64_t> mirror_;
   std::map<unsigned, Writing> writing_;
   unsigned last_write_ = 0;
-  std::set<std::uint64_t> untold_;  ///< halves of words that were written and of which the MMU was not told yet
+  Past past_;
 };
 
 }  // namespace shadowmmu::sim::world

@@ -108,7 +108,7 @@ class World {
     checker_.check_tables();
   }
   void check_soundness() {
-    if (const std::string what = subject_->unsound(steps_, model_.untold().empty()); !what.empty()) checker_.fail(what);
+    if (const std::string what = subject_->unsound(steps_, model_.all_told()); !what.empty()) checker_.fail(what);
   }
 
   MachineConfig config_;

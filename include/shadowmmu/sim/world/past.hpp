@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: BSL-1.0
+#pragma once
+#include <algorithm>
+#include <cstdint>
+#include <map>
+#include <vector>
+
+#include "shadowmmu/types.hpp"
+
+/// What words of the guest's tables held before, and what a CPU may remember of it. Time is a count of events. A value
+/// may be remembered from when it was written until it was overwritten, or, where nobody told the MMU of that, until it
+/// is told; by a PCID only if it was in use meanwhile, and no flush came after.
+namespace shadowmmu::sim::world {
+
+inline constexpr std::uint64_t kStill = ~std::uint64_t{0};
+
+/// A value that a word, eight bytes at an address of that alignment, had.
+struct PastValue {
+  std::uint64_t value = 0;
+  std::uint64_t since = 0, until = kStill;  ///< kStill: the MMU was not told that it is gone
+  unsigned untold = 0;                      ///< bit i: of which half's change
+};
+
+class Past {
+ public:
+  /// The word lost that value. `untold`: the halves of it of whose change the MMU hears later, or never.
+  void overwritten(std::uint64_t word, std::uint64_t value, std::uint64_t now, unsigned untold) {
+    Word& w = words_[word];
+    w.values.push_back({value, w.written, untold != 0 ? kStill : now, untold});
+    w.written = now;
+    if (untold != 0) untold_ += 1;
+  }
+  /// The MMU was told that [at, at + bytes) was written.
+  void told(std::uint64_t at, unsigned bytes, std::uint64_t now) {
+    if (untold_ == 0) return;
+    for (std::uint64_t half = at & ~std::uint64_t{3}; half < at + bytes; half += 4) {
+      const auto found = words_.find(half & ~std::uint64_t{7});
+      if (found == words_.end()) continue;
+      for (PastValue& v : found->second.values) {
+        if (v.untold == 0 || (v.untold &= ~(1U << (half >> 2 & 1))) != 0) continue;
+        v.until = now;
+        untold_ -= 1;
+      }
+    }
+  }
+  [[nodiscard]] bool all_told() const noexcept { return untold_ == 0; }
+  [[nodiscard]] const std::vector<PastValue>& of(std::uint64_t word) const {
+    static const std::vector<PastValue> kNone;
+    const auto found = words_.find(word);
+    return found == words_.end() ? kNone : found->second.values;
+  }
+
+ private:
+  struct Word {
+    std::uint64_t written = 0;
+    std::vector<PastValue> values;
+  };
+  std::map<std::uint64_t, Word> words_;
+  std::size_t untold_ = 0;
+};
+
+/// What one PCID may have cached: all there is where CR4.PCIDE is clear.
+class Space {
+ public:
+  std::uint64_t root = 0;
+  bool all = false;  ///< anything may be out of date
+
+  /// The vCPU runs on this PCID from now on, or until now.
+  void enter(std::uint64_t now) { spans_.push_back({now, kStill}); }
+  void leave(std::uint64_t now) {
+    if (!spans_.empty()) spans_.back().to = std::min(spans_.back().to, now);
+  }
+  /// It begins to forget all that it has cached, or all of one page.
+  void forget(std::uint64_t now) {
+    const bool runs = !spans_.empty() && spans_.back().to == kStill;
+    all = false;
+    spans_.clear();
+    flushed_.clear();
+    if (runs) enter(now);
+  }
+  void forget(std::uint64_t page, std::uint64_t now) { flushed_[page] = now; }
+  /// Returns: whether it may have cached the page, where a word on its way had that value.
+  [[nodiscard]] bool may_know(const PastValue& v, std::uint64_t page) const {
+    const auto found = flushed_.find(page);
+    const std::uint64_t flushed = found == flushed_.end() ? 0 : found->second;
+    for (const Span& s : spans_)
+      if (v.until > std::max(s.from, flushed) && v.since < s.to) return true;
+    return false;
+  }
+
+ private:
+  struct Span {
+    std::uint64_t from, to;
+  };
+  std::vector<Span> spans_;  ///< when it was in use since the last flush
+  std::map<std::uint64_t, std::uint64_t> flushed_;
+};
+
+}  // namespace shadowmmu::sim::world
