@@ -314,6 +314,24 @@ TEST_CASE("an unsync table's MMIO entries follow the guest's at its flush") {
   REQUIRE(b.v->enter() == EnterOutcome::Enter);
   CHECK(b.read(0x40'0000).kind == Kind::InjectPageFault);
 }
+TEST_CASE("an unsync table's MMIO entry that becomes the user's answers no supervisor's fetch that SMEP forbids") {
+  Mmio<> b;
+  Controls c = b.v->controls();
+  c.cr4 |= cr4::kSmep;
+  REQUIRE(b.v->set_control(c) == ControlOutcome::Done);
+  const std::uint64_t table = b.leaf_table(1, 0x40'0000);
+  b.table(table)[0] = kDevice << 12 | 0x63;  // the supervisor's
+  REQUIRE(b.v->enter() == EnterOutcome::Enter);
+  REQUIRE(b.v->handle_fault(Gva{0x40'0000}, 0, CpuMode{}).kind == Kind::Mmio);
+  b.map(1, 0x60'0000, table);
+  REQUIRE(write_fault(*b.v, 0x60'0000).kind == Kind::Resume);  // unsync now
+  b.table(table)[0] |= 4;
+  b.v->invlpg(Gva{0x40'0000});
+  REQUIRE(b.v->enter() == EnterOutcome::Enter);
+  const FaultOutcome o = b.v->handle_fault(Gva{0x40'0000}, kRsvd | pferr::kFetch, CpuMode{});
+  CHECK(o.kind == Kind::InjectPageFault);
+  CHECK(o.error_code == (pferr::kPresent | pferr::kFetch));
+}
 TEST_CASE("gfns beyond what an entry can name are MMIO all the same, without an entry") {
   Mmio<> b;
   b.map(1, 0x40'3000, std::uint64_t{1} << 33);

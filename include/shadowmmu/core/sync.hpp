@@ -36,8 +36,9 @@ FlushOwed sync_entry(S& s, Structure<S> h, const guest::Paging& paging, typename
     const MmioSpec m = S::Arch::read_mmio(s.caps, e);
     const Access most = p.role.access() & paging.grants(gpte);
     const bool clean = (gpte & guest::kEntryDirty) == 0 && m.access.write();
+    // U gives and takes: what the user may use, SMEP and SMAP may keep from the supervisor.
     if ((gpte & kUsed) != kUsed || paging.reserved_set(gpte, 1) || gfn != m.gfn || clean ||
-        (m.access.bits() & ~most.bits()) != 0)
+        (m.access.bits() & ~most.bits()) != 0 || m.access.user() != most.user())
       drop_mmio(s, Entries<S>(h), p, i);
     return FlushOwed::none();
   }
