@@ -19,6 +19,7 @@ class LibrarySubject final : public sim::world::Subject {
  public:
   LibrarySubject(sim::world::Machine& m, const sim::world::MachineConfig& c)
       : machine_(m), mmu_(m, caps(c)), steps_(c.seed % 3 != 0) {
+    m.small_code = caps(c).nx_huge;
     for (unsigned n = 0; n < c.vcpus; ++n) vcpus_.push_back(std::make_unique<typename Mmu::Vcpu>(mmu_, VcpuId{n}));
   }
 
@@ -48,6 +49,7 @@ class LibrarySubject final : public sim::world::Subject {
   void guest_wrote(Gpa at, unsigned bytes) override { mmu_.guest_wrote(at, bytes); }
   void unmap_begin(Gfn first, std::uint64_t pages) override { mmu_.invalidate_begin(first, pages); }
   void unmap_end() override { mmu_.invalidate_end(); }
+  bool nests_unmaps() const override { return true; }
 
   bool steps_writes() const override { return steps_; }
   Status step_begins(unsigned n, const FaultOutcome& o) override { return vcpus_[n]->begin_write_window(o); }
@@ -57,14 +59,15 @@ class LibrarySubject final : public sim::world::Subject {
   Status add_slot(const SlotPlace& s) override {
     const Result<SlotId> r = mmu_.add_slot(Gfn{s.first}, s.pages);
     if (!r.ok()) return r.error();
-    slots_[s.number] = {r.value(), s.first};
+    slots_[s.number] = {r.value(), s.first, s.pages};
     return Unit{};
   }
   Status remove_slot(const SlotPlace& s) override { return mmu_.remove_slot(id(s)); }
   Status place_slot(const SlotPlace& s) override {
-    const bool moves = s.first != slots_[s.number].first;
+    Slot& slot = slots_[s.number];
+    const bool moves = s.first != slot.first && s.pages == slot.pages;
     const Status done = moves ? mmu_.move_slot(id(s), Gfn{s.first}) : mmu_.resize_slot(id(s), Gfn{s.first}, s.pages);
-    if (done.ok()) slots_[s.number].first = s.first;
+    if (done.ok()) slot = {slot.id, s.first, s.pages};
     return done;
   }
   Status flag_slot(const SlotPlace& s, bool read_only) override {
@@ -91,7 +94,7 @@ class LibrarySubject final : public sim::world::Subject {
   bool tells_writes() const override { return true; }
 
   std::string upkeep(std::uint64_t choice, std::uint64_t amount, bool quiet) override {
-    const Gfn g{amount % 2000};
+    const Gfn g{amount % 4 != 0 ? amount % 2000 : sim::world::GuestMap::kBig + amount % 600};
     const auto few = static_cast<std::uint32_t>(amount % 9);
     switch (choice % 16) {
       case 0:
@@ -111,9 +114,12 @@ class LibrarySubject final : public sim::world::Subject {
         mmu_.shrink(static_cast<std::uint32_t>(amount % 16));
         return "memory is short: shrink";
       case 5:
-      case 6:
-        mmu_.invalidate_mmio();
-        return "MMIO entries are invalid";
+      case 6: {
+        // Sometimes as often as brings a narrow generation round.
+        const unsigned times = amount % 3 != 0 ? 1 : 4U << amount / 3 % 7;
+        for (unsigned i = 0; i < times; ++i) mmu_.invalidate_mmio();
+        return "MMIO entries are invalid, " + std::to_string(times) + " times over";
+      }
       case 7:
         if (!quiet || amount % 8 != 0) return "nothing";
         machine_.kick_and_wait(kAllVcpus);
@@ -127,8 +133,8 @@ class LibrarySubject final : public sim::world::Subject {
         mmu_.clear_young(g, amount >> 16 & 511);
         return "pages are aged";
       default:
-        mmu_.set_limit(static_cast<std::uint32_t>(16 + amount % 64));
-        return "the limit is " + std::to_string(16 + amount % 64) + " pages";
+        mmu_.set_limit(static_cast<std::uint32_t>(amount % 4 == 0 ? 1 : 16 + amount % 64));
+        return "the limit is " + std::to_string(mmu_.limit()) + " pages";
     }
   }
   std::string unsound(std::uint64_t choice, bool told) override {
@@ -136,7 +142,7 @@ class LibrarySubject final : public sim::world::Subject {
     if (r.violations != (told ? 0 : r.unreported))
       return std::string("audit: ") + r.first + " (at " + std::to_string(r.at) + ")";
     if (mmu_.stats().pages_used > mmu_.limit() + 4U) return "more shadow pages than the limit";
-    const Gfn g{choice * 7 % 2000};
+    const Gfn g{choice % 3 != 0 ? choice * 7 % 2000 : sim::world::GuestMap::kBig + choice * 7 % 2000};
     if (choice % 4 == 0 && mmu_.test_young(g, 300) != reader_.test_young(g, 300)) return "a reader finds another age";
     // Another thread finds what the tables say now, for each vCPU: memory of a slot, or nothing.
     constexpr std::uint64_t kAreas[] = {0x0040'0000, 0x0060'0000, 0x8000'0000, 0xc000'0000, 0x000c'8000, 0x9000'0000};
@@ -157,6 +163,7 @@ class LibrarySubject final : public sim::world::Subject {
     typename Mmu::Caps c;
     c.host_address_bits = static_cast<std::uint8_t>(m.host_address_bits);
     c.nx_huge = m.seed % 3 == 0;
+    c.large_1g = m.large_1g;
     if constexpr (kSecondLevel) {
       c.accessed_dirty = m.ept.accessed_dirty;
       c.exec_only = m.ept.exec_only;
@@ -169,7 +176,7 @@ class LibrarySubject final : public sim::world::Subject {
 
   struct Slot {
     SlotId id{};
-    std::uint64_t first = 0;
+    std::uint64_t first = 0, pages = 0;
   };
   [[nodiscard]] SlotId id(const SlotPlace& s) const { return slots_[s.number].id; }
   sim::world::Machine& machine_;

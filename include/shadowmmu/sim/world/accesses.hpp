@@ -61,10 +61,13 @@ class Accesses {
   }
   G& guest(unsigned n) { return model_.vcpu[n].guest; }
 
-  /// Returns: an address that the guest plays with; one time in four that which it played with last.
+  /// Returns: an address that the guest plays with; one time in four that which it played with last, or which the other
+  /// vCPU played with.
   [[nodiscard]] std::uint64_t some_address(unsigned n, std::uint64_t choice) {
     const G& g = guest(n);
     Last& last = last_[n];
+    const Last& others = last_[(n + 1) % Model::kVcpus];
+    if (choice >> 62 == 1 && others.mode == g.mode && others.known) return (last = others).address;
     if (choice >> 62 == 0 && last.mode == g.mode && last.known) return last.address;
     last = {true, g.mode, fresh_address(g, choice)};
     return last.address;
@@ -264,9 +267,11 @@ class Accesses {
   [[nodiscard]] std::uint64_t fresh_address(const G& g, std::uint64_t choice) {
     const std::uint64_t x = choice >> 8;
     if (model_.second_level() || g.mode == Mode::Flat) {
-      if (choice % 8 == 0) return (GuestMap::kBig + x % 4 * 512 + x / 4 % 3) << 12;
+      // At both ends of large pages, too.
+      if (choice % 8 == 0) return (GuestMap::kBig + x % 4 * 512 + (x / 4 % 4 * 511 + x / 16 % 2) % 512) << 12;
       if (choice % 8 == 1 && model_.second_level()) return (GuestMap::kHigh + x % 70) << 12;
-      return (choice % 16 < 8 ? x % 2060 : 200 + x % 60) << 12;
+      if (choice % 8 == 2) return (model_.some_frame(choice >> 4) & (model_.second_level() ? ~0ULL : 0xfffffULL)) << 12;
+      return (choice % 16 < 8 ? x % 2060 : model_.data() + x % 60) << 12;
     }
     const auto& v = model_.universe(g.mode);
     if (choice % 8 == 0) return G::kLinear + (x % 2060 << 12);

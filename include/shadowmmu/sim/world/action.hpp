@@ -41,8 +41,9 @@ enum class Change : std::uint8_t {
   Replace,  ///< nothing, or a fresh leaf without A and D
   FlipHighBit,
   AllRights,
+  NoAccess,   ///< no rights but to be read by the supervisor
   Sibling,    ///< what another entry of the same table holds: tables come to be shared
-  LargePage,  ///< a large page of the big slot in place of whatever was there
+  LargePage,  ///< a large page in place of whatever was there
   Count
 };
 /// Who writes the entry, and when the MMU hears of it.
@@ -62,10 +63,16 @@ struct EditEntry {
   By by = By::Store;
   Then then = Then::Forgets;
 };
+/// The entry that was edited last, whoever did it, becomes what it was before.
+struct UndoEdit {
+  By by = By::Store;
+  Then then = Then::Forgets;
+};
 /// A device writes bytes of a table: any width, any alignment.
 struct DeviceWrite {
   std::uint64_t table = 0, offset = 0, flip = 0;
   unsigned bytes = 8;
+  bool in_use = false;  ///< over the end of one entry in use and the begin of the next
 };
 struct TellAll {};
 
@@ -74,6 +81,8 @@ struct LoadCr3 {
   bool same = false;  ///< the value that is loaded already
   unsigned pcid = 0;
   bool keep = false;  ///< bit 63
+  std::uint64_t bits = 0;    ///< among those of CR3 that name nothing, or must be clear
+  unsigned times = 1;
 };
 enum class Bit : std::uint8_t { Wp, Smep, Smap, Pge, Nxe, Pse, Cd, Pcide, Count };
 struct Toggle {
@@ -92,6 +101,7 @@ struct FlushAll {};
 /// The host moves frames; shares them until they are written; makes them read-only, or writable again.
 struct MoveFrames {
   std::uint64_t gfn = 0, pages = 1, where = 0;
+  std::uint64_t also = 0;  ///< others that move meanwhile; 0: none
 };
 struct ShareFrames {
   std::uint64_t gfn = 0, pages = 1;
@@ -100,13 +110,14 @@ struct MakeRom {
   std::uint64_t gfn = 0;
   bool on = false;
 };
-/// A slot goes and comes back, at once or later; is moved away and back; shrinks and grows; changes its flags. Nothing
-/// may remember what it was.
+/// A slot goes and comes back; is moved away and back; loses pages at either end and gets them again; changes its flags:
+/// at once or later. Nothing may remember what it was.
 struct ChangeSlot {
   enum class How : std::uint8_t { Remove, Move, Resize, Flags };
   std::uint64_t slot = 0;
   How how = How::Remove;
   bool stays_away = false;
+  bool at_begin = false;  ///< which end it loses
 };
 /// A slot's log starts, is fetched (each page written since must be in it), or stops.
 struct UseLog {
@@ -122,7 +133,7 @@ struct Starve {
   std::uint64_t after = 1;  ///< the allocation from now on that fails
 };
 
-using Deed = std::variant<Touch, Instruction, EditEntry, DeviceWrite, TellAll, LoadCr3, Toggle, SwitchMode, Invlpg,
+using Deed = std::variant<Touch, Instruction, EditEntry, UndoEdit, DeviceWrite, TellAll, LoadCr3, Toggle, SwitchMode, Invlpg,
                           FlushAll, MoveFrames, ShareFrames, MakeRom, ChangeSlot, UseLog, Upkeep, Starve>;
 
 struct Action {

@@ -27,6 +27,7 @@ class Checker final : public MachineObserver {
     if (failure.empty()) failure = what;
   }
   void broken(const std::string& what) override { fail(what); }
+  [[nodiscard]] bool changes(std::uint64_t gfn) override { return model_.changing_slot(gfn); }
 
   // --- one fault, from the hardware's exit to the MMU's answer -----------------------------------------------------
   /// The vCPU's fault goes to the MMU. Until fault_ends each change of guest memory counts: the answer may be right for
@@ -137,7 +138,7 @@ class Checker final : public MachineObserver {
       if (alone) static_cast<void>(m.take_told(gfn));
       model_.untold_writes.insert(gfn);
     }
-    if (!memory_type_fits(got.caching, m.type_of(gfn)))
+    if (!memory_type_fits(got.caching, m.type_of(gfn)) || (m.device(gfn) && !device_fits(got.caching)))
       return fail("memory of type " + std::to_string(static_cast<unsigned>(m.type_of(gfn))) + " is mapped as " +
                   std::to_string(got.caching));
     const OracleVerdict now = verdict(n, a, x);
@@ -231,6 +232,8 @@ class Checker final : public MachineObserver {
     const MemoryType is = kPowerOnPat[caching & 3U];
     return is == type || is == MemoryType::Uncached;
   }
+  /// Second level: what the guest's PAT says of a device must count for nothing.
+  [[nodiscard]] bool device_fits(std::uint8_t caching) const { return !model_.second_level() || (caching & 8U) != 0; }
   [[nodiscard]] bool writable(const CachedPage& e) const { return (e.rights & (model_.second_level() ? 2U : 1U)) != 0; }
   [[nodiscard]] std::uint64_t gfn_of(const CachedPage& e, std::uint64_t page) const {
     const std::uint64_t inside = (page << 12) & ((std::uint64_t{1} << e.shift) - 1);
@@ -267,6 +270,8 @@ class Checker final : public MachineObserver {
     const Machine& m = model_.machine;
     const std::uint64_t a = page << 12, gfn = gfn_of(e, page);
     if (!model_.memory(gfn)) return "no slot owns that frame";
+    if (m.small_code && e.shift > kPageShift && (e.rights & (model_.second_level() ? 4U : unsigned{Access::kExec})) != 0)
+      return "code may run from a large page";
     if (writable(e) && m.read_only(gfn)) return "it is read-only memory, and may be written";
     if (writable(e) && m.copy_on_write(gfn)) return "the host shares that frame, and it may be written";
     if (model_.second_level()) return gfn == page ? nullptr : "that is another frame";

@@ -51,23 +51,42 @@ class Driver : public GuestActions {
   [[nodiscard]] SlotPlace place_of(unsigned i) const { return {i, model_.slots[i].first, model_.slots[i].pages}; }
   /// Frames move under the guest, and the Host must have been told of every write to what it moves.
   void act(unsigned, const MoveFrames& x) {
-    // Mostly frames in use.
-    Gfn first{x.where % 4 != 0 ? 200 + x.gfn % 120 : x.gfn % (kLowPages - x.pages)};
-    // The guest's own tables mostly stay in their one host page.
-    if (first < Gfn{512} && machine_.whole(0) && x.where % 16 != 0) first = first + 512;
+    const Gfn first = to_move(x.gfn, x.pages, x.where), also = to_move(x.also, 1, x.where >> 4);
+    const bool both = x.also != 0 && subject_.nests_unmaps();
     tell([&] { return "host: moves gfns " + hex(first.value()) + " +" + std::to_string(x.pages); });
     subject_.unmap_begin(first, x.pages);
-    for (std::uint64_t g = first.value(); g < first.value() + x.pages; ++g) {
-      const bool told = machine_.take_told(g);
-      if (model_.untold_writes.erase(g) != 0 && subject_.tells_writes() && !told)
-        check_.fail("the Host was not told of a write to gfn " + hex(g));
+    Agents::point();
+    if (both) {
+      tell([&] { return "host: and meanwhile gfn " + hex(also.value()); });
+      subject_.unmap_begin(also, 1);
+      Agents::point();
     }
+    for (std::uint64_t g = first.value(); g < first.value() + x.pages; ++g) unmapped(g);
     machine_.move(first, x.where >> 8);
     model_.version += 1;
+    if (both) {
+      unmapped(also.value());
+      machine_.move(also, x.where >> 12);
+      model_.version += 1;
+      subject_.unmap_end();
+    }
     subject_.unmap_end();
   }
+  /// Returns: mostly frames in use, now and then the last of a large page; the guest's own tables mostly stay in their
+  /// one host page.
+  [[nodiscard]] Gfn to_move(std::uint64_t gfn, std::uint64_t pages, std::uint64_t choice) const {
+    if (choice % 8 == 0) return Gfn{(gfn % 3 + 1) * 512 + 511 - (pages - 1)};
+    Gfn first{choice % 4 != 0 ? model_.data() + gfn % 120 : gfn % (Model::kLowPages - pages)};
+    if (first < Gfn{512} && machine_.whole(0) && choice % 16 != 4) first = first + 512;
+    return first;
+  }
+  void unmapped(std::uint64_t g) {
+    const bool told = machine_.take_told(g);
+    if (model_.untold_writes.erase(g) != 0 && subject_.tells_writes() && !told)
+      check_.fail("the Host was not told of a write to gfn " + hex(g));
+  }
   void act(unsigned, const ShareFrames& x) {
-    const Gfn first{(machine_.whole(200) && x.gfn % 16 != 0 ? 712 : 200) + x.gfn % 120};
+    const Gfn first{model_.data() + x.gfn % 120};
     tell([&] {
       return "host: shares gfns " + hex(first.value()) + " +" + std::to_string(x.pages) + " until they are written";
     });
@@ -78,8 +97,9 @@ class Driver : public GuestActions {
   }
   void act(unsigned, const MakeRom& x) {
     const bool table = !model_.second_level() && x.gfn % 4 == 0;
-    Gfn g{table ? 16 + (x.gfn >> 8) % (model_.table_end() - 16) : 240 + (x.gfn >> 8) % 4};
-    if (machine_.whole(0) && x.gfn % 16 != 0) g = Gfn{752 + x.gfn % 4};
+    Gfn g{table ? model_.tables()[(x.gfn >> 8) % model_.tables().size()] : model_.data() + 40 + (x.gfn >> 8) % 4};
+    if (g >= Gfn{GuestMap::kLow} || (g < Gfn{512} && machine_.whole(0) && x.gfn % 16 != 0))
+      g = Gfn{model_.data() + 40 + x.gfn % 4};
     tell([&] { return "host: gfn " + hex(g.value()) + (x.on ? " becomes ROM" : " may be written"); });
     if (!x.on && table && machine_.read_only(g.value())) model_.doubt_everything();  // A and D may be owed since
     check_.rom_changes(g.value());
@@ -104,12 +124,13 @@ class Driver : public GuestActions {
     if (!subject_.has_slots()) return;
     const unsigned i = static_cast<unsigned>(x.slot % Model::kSlots);
     Model::Slot& s = model_.slots[i];
-    // The guest's tables lie in the first: while they are away nothing can be said about anybody else.
-    if (agents_ != nullptr && i == 0) return;
+    // The guest's tables lie in these: while they are away nothing can be said about anybody else.
+    const bool tables = i == 0 || i == 3;
+    if (agents_ != nullptr && tables) return;
     if (s.gone) return add_again(i);
     // Of the large ones nothing is known frame by frame.
     if (x.how == ChangeSlot::How::Flags && s.first >= GuestMap::kLow) return;
-    constexpr const char* kHow[] = {"is removed", "is moved away and back", "shrinks and grows",
+    constexpr const char* kHow[] = {"is removed", "is moved away and back", "changes its size",
                                     "changes whether it is read-only"};
     tell([&] {
       return "host: slot " + std::to_string(i) + " " + kHow[static_cast<unsigned>(x.how)] +
@@ -127,7 +148,7 @@ class Driver : public GuestActions {
         machine_.flag(s.first, s.pages, false);
         machine_.show(s.first, s.pages, false);
         model_.version += 1;
-        if (i == 0 || !x.stays_away) add_again(i);
+        if (tables || !x.stays_away) add_again(i);
         break;
       case ChangeSlot::How::Move:
         if (s.log || !went([&] { return subject_.place_slot({i, kAway, s.pages}); })) break;
@@ -135,15 +156,39 @@ class Driver : public GuestActions {
         }
         break;
       case ChangeSlot::How::Resize:
-        if (s.log || !went([&] { return subject_.place_slot({i, s.first, s.pages - 7}); })) break;
-        while (!went([&] { return subject_.place_slot(place_of(i)); }) && ok()) {
-        }
+        resize(i, x);
         break;
       case ChangeSlot::How::Flags:
         flag_slot(i, !s.read_only);
         if (s.read_only && !x.stays_away) flag_slot(i, false);
     }
     s.changing = false;
+  }
+  /// Effects: the slot loses seven pages at one end, and has them again after that, at once or with its next turn.
+  void resize(unsigned i, const ChangeSlot& x) {
+    Model::Slot& s = model_.slots[i];
+    if (s.log) return;
+    const SlotPlace whole{i, s.whole_first, s.whole_pages};
+    SlotPlace less = whole;
+    if (s.pages == whole.pages) {
+      less.pages -= 7;
+      if (x.at_begin && i != 0) less.first += 7;
+      if (!went([&] { return subject_.place_slot(less); })) return;
+    }
+    const bool stays = x.stays_away && i != 0 && less.pages != whole.pages;
+    while (!stays && !went([&] { return subject_.place_slot(whole); }) && ok()) {
+    }
+    const SlotPlace& now = stays ? less : whole;
+    // What it lost is no memory, and nobody asks any more what was written there.
+    machine_.show(whole.first, whole.pages, false);
+    machine_.flag(whole.first, whole.pages, false);
+    for (std::uint64_t g = whole.first; g < whole.first + whole.pages && g < GuestMap::kLow; ++g)
+      if (g - now.first >= now.pages) model_.untold_writes.erase(g);
+    s.first = now.first;
+    s.pages = now.pages;
+    machine_.show(s.first, s.pages, true);
+    machine_.flag(s.first, s.pages, s.read_only);
+    model_.version += 1;
   }
   void flag_slot(unsigned i, bool read_only) {
     Model::Slot& s = model_.slots[i];
@@ -210,7 +255,7 @@ class Driver : public GuestActions {
     tell([&] { return "host: allocation " + std::to_string(x.after) + " from now fails"; });
     machine_.fail_in = x.after;
   }
-  static constexpr std::uint64_t kLowPages = 2000;
+  
 };
 
 }  // namespace shadowmmu::sim::world

@@ -53,17 +53,33 @@ class Generator {
     e.depth = rng_.next();
     e.change = static_cast<Change>(rng_.below(static_cast<std::uint64_t>(Change::Count)));
     e.value = rng_.next();
-    e.by = rng_.chance(4, 5) ? By::Store : rng_.chance(2, 3) ? By::Device : By::DeviceLate;
-    const std::uint64_t then = rng_.below(8);
-    e.then = then == 0 ? Then::Forgets : then < 3 ? Then::LoadsCr3 : Then::Flushes;
+    e.by = by();
+    e.then = then();
     return e;
   }
+  [[nodiscard]] By by() {
+    const std::uint64_t b = rng_.below(8);
+    return b < 5 ? By::Store : b < 7 ? By::Device : By::DeviceLate;
+  }
+  [[nodiscard]] Then then() {
+    const std::uint64_t b = rng_.below(8);
+    return b < 2 ? Then::Forgets : b < 4 ? Then::LoadsCr3 : Then::Flushes;
+  }
+  [[nodiscard]] LoadCr3 load() {
+    LoadCr3 l{rng_.next(), rng_.chance(1, 3), static_cast<unsigned>(rng_.below(3)), rng_.flip()};
+    l.bits = rng_.chance(1, 4) ? rng_.next() : 0;
+    l.times = rng_.chance(1, 12) ? 160 : 1;
+    return l;
+  }
+  [[nodiscard]] ChangeSlot slot() {
+    return {rng_.next(), static_cast<ChangeSlot::How>(rng_.below(4)), rng_.flip(), rng_.flip()};
+  }
   [[nodiscard]] Deed deed() {
-    const std::uint64_t kind = rng_.below(140);
+    const std::uint64_t kind = rng_.below(160);
     if (kind < 32) return touch();
     if (second_level_ && kind < 88) return touch();
     if (kind < 54) return edit();
-    if (kind < 60) return LoadCr3{rng_.next(), rng_.chance(1, 3), static_cast<unsigned>(rng_.below(3)), rng_.flip()};
+    if (kind < 60) return load();
     if (kind < 70) {
       // WP most often: it flushes nothing.
       const bool wp = rng_.chance(1, 3);
@@ -72,15 +88,23 @@ class Generator {
     if (kind < 78) return Invlpg{rng_.next()};
     if (kind < 79) return FlushAll{};
     if (kind < 81) return SwitchMode{static_cast<Mode>(rng_.below(4)), rng_.next()};
-    if (kind < 88) return DeviceWrite{rng_.next(), rng_.below(4096), rng_.next() & 0x67, 1U << rng_.below(4)};
+    if (kind < 88)
+      return DeviceWrite{rng_.next(), rng_.below(4096), rng_.next() & 0x67, 1U << rng_.below(4), rng_.flip()};
     if (kind < 90) return TellAll{};
-    if (kind < 98) return MoveFrames{rng_.next(), 1 + rng_.below(3), rng_.next()};
+    if (kind < 98) return MoveFrames{rng_.next(), 1 + rng_.below(3), rng_.next(), rng_.chance(1, 3) ? rng_.next() : 0};
     if (kind < 100) return ShareFrames{rng_.next(), 1 + rng_.below(4)};
     if (kind < 102) return MakeRom{rng_.next(), rng_.flip()};
-    if (kind < 105) return ChangeSlot{rng_.next(), static_cast<ChangeSlot::How>(rng_.below(4)), rng_.flip()};
+    if (kind < 105) return slot();
     if (kind < 114) return UseLog{rng_.next(), rng_.chance(1, 4), rng_.next()};
     if (kind < 130) return Upkeep{rng_.next(), rng_.next()};
     if (kind < 134) return Starve{1 + rng_.below(24)};
+    if (kind >= 158) return TellAll{};
+    if (kind >= 156) return SwitchMode{static_cast<Mode>(rng_.below(4)), rng_.next()};
+    if (kind >= 152) return slot();
+    if (kind >= 140) {
+      if (!second_level_) return UndoEdit{by(), then()};
+      return kind < 146 ? Deed{MoveFrames{rng_.next(), 1 + rng_.below(3), rng_.next(), rng_.next()}} : Deed{touch()};
+    }
     Instruction i;
     for (std::uint64_t& p : i.place) p = rng_.next();
     for (Reach& x : i.reach) x = reach();

@@ -123,6 +123,14 @@ struct Guest {
       table = s.entry & frame_bits(mode);
     }
   }
+  /// Returns: the PDPTE that the next load of CR3 gives to `a`. Requires: PAE mode.
+  [[nodiscard]] Path pdpte(std::uint64_t a) const {
+    Path steps;
+    const unsigned i = static_cast<unsigned>(a >> 30 & 3);
+    Step s{3, Gpa{(cr3 & 0xffff'ffe0U) + i * 8}, 0, i};
+    if (mode == Mode::Pae && host.read(s.at, 8, s.entry)) steps.add(s);
+    return steps;
+  }
   [[nodiscard]] sim::OracleVerdict oracle(std::uint64_t a, AccessRequest r, CpuMode m, bool implicit = false) const {
     return sim::Oracle<Memory>(host, cpu()).translate(Gva{a}, sim::OracleAccess{r, m, implicit});
   }
@@ -139,6 +147,10 @@ struct Guest {
 
   /// Effects: maps a in the tables below `root`, making tables as needed.
   void map(Mode m, std::uint64_t root, std::uint64_t a, std::uint64_t gfn, std::uint64_t flags, unsigned leaf = 1) {
+    put(m, root, a, leaf, gfn << 12 | flags | (leaf > 1 ? 0x80U : 0U));
+  }
+  /// Effects: the entry of that level that a walk for `a` meets is `entry`; tables above are made as needed.
+  void put(Mode m, std::uint64_t root, std::uint64_t a, unsigned leaf, std::uint64_t entry) {
     std::uint64_t table = root;
     unsigned level = m == Mode::Long4 ? 4 : m == Mode::Pae ? 3 : 2;
     const unsigned bytes = m == Mode::Bits32 ? 4 : 8;
@@ -149,7 +161,7 @@ struct Guest {
       std::uint64_t e = 0;
       static_cast<void>(host.read(at, bytes, e));
       if (level == leaf) {
-        static_cast<void>(host.write(at, bytes, gfn << 12 | flags | (leaf > 1 ? 0x80U : 0U)));
+        static_cast<void>(host.write(at, bytes, entry));
         return;
       }
       if ((e & 1) == 0) {

@@ -2,6 +2,7 @@
 #pragma once
 #include <algorithm>
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "shadowmmu/sim/world/accesses.hpp"
@@ -62,58 +63,43 @@ class GuestActions : public Accesses {
     // The linear map stays as it is: by it the guest reaches its tables.
     std::uint64_t a = some_address(n, e.place | 1);
     if (a - G::kLinear < (GuestMap::kLow << 12)) a = some_address(n, e.place | 1 | std::uint64_t{3} << 62);
-    const Path steps = g.path(a);
+    Path steps = g.path(a);
+    if (steps.empty() || (g.mode == Mode::Pae && e.upper && e.depth % 4 == 3)) steps = g.pdpte(a);
     if (steps.empty()) return;
     const std::size_t which = e.upper ? e.depth % steps.size() : steps.size() - 1;
     const Step s = steps[which];
-    if (frame_of(s.at).value() < 16 || frame_of(s.at).value() >= model_.table_end()) return;
+    if (!model_.is_table(frame_of(s.at).value())) return;
     std::uint64_t entry = s.entry;
     if (!changed(g, e, s, entry)) return;
-    const unsigned width = g.width();
-    tell([&] {
-      constexpr const char* kBy[] = {"stores", "a device stores", "a device stores"};
-      return who(n) + kBy[static_cast<unsigned>(e.by)] + " " + steps.place(which) + " (gpa " + hex(s.at.value()) +
-             "): " + words_of(g, s.level, s.entry) + " becomes " + words_of(g, s.level, entry) +
-             (e.by == By::DeviceLate ? " (unreported)" : "");
-    });
-    switch (e.by) {
-      case By::Store:
-        access(n, G::kLinear + s.at.value(), {{true, false, false}, {0, true}}, {&entry, width});
-        break;
-      case By::Device:
-        write_and_tell(s.at, width, entry);
-        break;
-      case By::DeviceLate:
-        model_.changing(s.at, width, false, [&] { static_cast<void>(machine_.write(s.at, width, entry)); });
-        check_.memory_changed();
-        late_.push_back({s.at, width});
-        break;
-    }
-    if (!ok()) return;
-    switch (e.then) {
-      case Then::Forgets:
-        break;
-      case Then::LoadsCr3:
-        load_cr3(n, g.cr3);
-        break;
-      case Then::Flushes:
-        if (s.level == 1)
-          invlpg(n, a);
-        else
-          flush(n);
-    }
+    put(n, {s.at, a, s.level, g.width(), steps.place(which)}, s.entry, entry, e.by, e.then);
+  }
+  void act(unsigned n, const UndoEdit& u) {
+    const G& g = guest(n);
+    if (g.mode == Mode::Flat || last_edit_.at.width == 0 || last_edit_.at.width != g.width()) return;
+    std::uint64_t now = 0;
+    if (!machine_.read(last_edit_.at.at, last_edit_.at.width, now)) return;
+    put(n, Edited{last_edit_.at}, now, last_edit_.was, u.by, u.then);
   }
   void act(unsigned, const DeviceWrite& d) {
     if (model_.second_level()) return;
-    const Gpa at{(16 + d.table % (model_.table_end() - 16)) << 12 | (d.offset & (d.flip % 3 == 0 ? 0xfffU : 0xff8U))};
+    Gpa at{model_.tables()[d.table % model_.tables().size()] << 12 | (d.offset & (d.flip % 3 == 0 ? 0xfffU : 0xff8U))};
+    std::uint64_t flip = d.flip;
+    if (const G& g = guest(0); d.in_use && g.mode != Mode::Flat) {
+      const Path steps = g.path(some_address(0, d.table | 1));
+      if (steps.empty() || !model_.is_table(frame_of(steps.back().at).value())) return;
+      at = steps.back().at;
+      if (d.bytes > 1 && (at.value() & kPageMask) >= d.bytes / 2) {
+        at = Gpa{at.value() - d.bytes / 2};
+        flip <<= d.bytes * 4;
+      }
+    }
     if ((at.value() & kPageMask) + d.bytes > kPageSize) return;
     std::uint64_t v = 0;
     static_cast<void>(machine_.read(at, d.bytes, v));
     tell([&] {
-      return "device: " + std::to_string(d.bytes) + " bytes at gpa " + hex(at.value()) + " are xored with " +
-             hex(d.flip);
+      return "device: " + std::to_string(d.bytes) + " bytes at gpa " + hex(at.value()) + " are xored with " + hex(flip);
     });
-    write_and_tell(at, d.bytes, v ^ d.flip);
+    write_and_tell(at, d.bytes, v ^ flip);
   }
   void act(unsigned, const TellAll&) {
     if (late_.empty()) return;
@@ -132,11 +118,16 @@ class GuestActions : public Accesses {
     const G& g = guest(n);
     if (model_.second_level() || g.mode == Mode::Flat) return;
     std::uint64_t value = l.same ? g.cr3 : g.roots[static_cast<unsigned>(g.mode)][l.root % G::kRoots];
-    if ((g.controls.cr4 & cr4::kPcide) != 0) {
-      if (!l.same) value |= l.pcid;
-      value |= l.keep ? std::uint64_t{1} << 63 : 0;
+    const bool pcide = (g.controls.cr4 & cr4::kPcide) != 0;
+    if (!l.same) value |= pcide ? l.pcid : l.bits & 0x18;
+    // One in four of those that may be wrong is.
+    if (g.mode == Mode::Long4 && l.bits != 0 && (l.bits >> 8) % 4 == 0)
+      value |= std::uint64_t{1} << (G::kMaxPhys + l.bits % (63 - G::kMaxPhys));
+    if (pcide && l.keep) value |= std::uint64_t{1} << 63;
+    for (unsigned i = 0; i < l.times && ok(); ++i) {
+      load_cr3(n, value);
+      if (l.times > 1 && !enter(n)) return;
     }
-    load_cr3(n, value);
   }
   void act(unsigned n, const Toggle& t) {
     if (model_.second_level()) return;
@@ -236,7 +227,12 @@ class GuestActions : public Accesses {
   bool changed(const G& g, const EditEntry& e, const Step& s, std::uint64_t& entry) {
     const std::uint64_t frame = frame_bits(g.mode);
     const unsigned width = g.width();
-    const auto gfn_of_data = [&] { return (200 + e.value % 60) << 12; };
+    const auto gfn_of_data = [&] { return model_.some_frame(e.value) << 12 & frame; };
+    if (g.mode == Mode::Pae && s.level == 3) {
+      // A PDPTE has few bits; the rest must be clear.
+      entry ^= e.value % 4 != 0 ? 1 : std::uint64_t{1} << (e.value >> 8) % 64;
+      return true;
+    }
     switch (e.change) {
       case Change::FlipPresent:
         entry ^= 1;
@@ -263,7 +259,7 @@ class GuestActions : public Accesses {
         entry = (entry & ~frame) | gfn_of_data();
         return true;
       case Change::AnyTable:
-        entry = (entry & ~frame) | (16 + e.value % (model_.table_end() - 16)) << 12;
+        entry = (entry & ~frame) | model_.tables()[e.value % model_.tables().size()] << 12;
         return true;
       case Change::FlipLarge:
         entry ^= 0x80;
@@ -272,10 +268,13 @@ class GuestActions : public Accesses {
         entry = e.value % 2 != 0 ? 0 : 7 | gfn_of_data();
         return true;
       case Change::FlipHighBit:
-        entry ^= std::uint64_t{1} << (12 + e.value % (width == 8 ? 40 : 20));
+        entry ^= std::uint64_t{1} << (12 + e.value % (width == 8 ? 51 : 20));
         return true;
       case Change::AllRights:
         entry |= 7;
+        return true;
+      case Change::NoAccess:
+        entry &= ~6ULL;
         return true;
       case Change::Sibling: {
         const std::uint64_t table = s.at.value() & ~kPageMask;
@@ -291,11 +290,62 @@ class GuestActions : public Accesses {
       }
       case Change::LargePage:
         if (s.level < 2 || s.level > 3) return false;
-        entry = (s.level == 3 ? GuestMap::kBig : GuestMap::kBig + e.value % 8 * (width == 8 ? 512 : 1024)) << 12 |
-                0x87 | (e.value >> 8 & 0x60);
+        entry = large_frame(s.level, width, e.value) << 12 | 0x81 | (e.value >> 8 & 0x66);
+        if ((e.value >> 16) % 4 != 0) entry |= 6;
         return true;
       default:
         return false;
+    }
+  }
+  /// Returns: where a large page may lie: in the big slot, or in the middle of low memory.
+  [[nodiscard]] static std::uint64_t large_frame(unsigned level, unsigned width, std::uint64_t choice) {
+    if (level == 3) return GuestMap::kBig;
+    if (choice / 8 % 4 == 0) return 1024;
+    return GuestMap::kBig + choice % 8 * (width == 8 ? 512 : 1024);
+  }
+  /// An entry, the address by whose path it was found, and its name in the story.
+  struct Edited {
+    Gpa at{};
+    std::uint64_t address = 0;
+    unsigned level = 0, width = 0;
+    std::string place{};
+  };
+  void put(unsigned n, const Edited& e, std::uint64_t was, std::uint64_t entry, By by, Then then) {
+    const G& g = guest(n);
+    last_edit_ = {e, was};
+    // Stores go through the linear map.
+    if (by == By::Store && frame_of(e.at).value() >= GuestMap::kLow) by = By::Device;
+    tell([&] {
+      constexpr const char* kBy[] = {"stores", "a device stores", "a device stores"};
+      return who(n) + kBy[static_cast<unsigned>(by)] + " " + e.place + " (gpa " + hex(e.at.value()) + "): " +
+             words_of(g, e.level, was) + " becomes " + words_of(g, e.level, entry) +
+             (by == By::DeviceLate ? " (unreported)" : "");
+    });
+    switch (by) {
+      case By::Store:
+        access(n, G::kLinear + e.at.value(), {{true, false, false}, {0, true}}, {&entry, e.width});
+        break;
+      case By::Device:
+        write_and_tell(e.at, e.width, entry);
+        break;
+      case By::DeviceLate:
+        model_.changing(e.at, e.width, false, [&] { static_cast<void>(machine_.write(e.at, e.width, entry)); });
+        check_.memory_changed();
+        late_.push_back({e.at, e.width});
+        break;
+    }
+    if (!ok()) return;
+    switch (then) {
+      case Then::Forgets:
+        break;
+      case Then::LoadsCr3:
+        load_cr3(n, g.cr3);
+        break;
+      case Then::Flushes:
+        if (e.level == 1)
+          invlpg(n, e.address);
+        else
+          flush(n);
     }
   }
   void load_cr3(unsigned n, std::uint64_t value) {
@@ -306,7 +356,9 @@ class GuestActions : public Accesses {
     const bool keep = pcide && value >> 63 != 0;
     const std::uint64_t root = pcide ? value & ~(std::uint64_t{1} << 63) : value;
     const auto fresh = Oracle<Machine>::read_pdptes(machine_, root);
-    const bool legal = g.mode != Mode::Pae || Oracle<Machine>::pdptes_loadable(fresh, G::kMaxPhys);
+    const bool legal = g.mode == Mode::Pae    ? Oracle<Machine>::pdptes_loadable(fresh, G::kMaxPhys)
+                       : g.mode == Mode::Long4 ? root >> G::kMaxPhys == 0
+                                               : true;
     if (legal) {
       model_.use_space(n, pcide ? static_cast<unsigned>(root & 0xfff) : 0, root, keep);
       g.cr3 = root;
@@ -367,6 +419,11 @@ class GuestActions : public Accesses {
     unsigned bytes;
   };
   std::vector<Late> late_;  ///< what devices have written and not told
+  struct LastEdit {
+    Edited at{};
+    std::uint64_t was = 0;
+  };
+  LastEdit last_edit_;
 };
 
 }  // namespace shadowmmu::sim::world

@@ -27,6 +27,7 @@ struct MachineConfig {
   unsigned big_level = 1;     ///< size of the host pages under the big slot: 1 to 3
   bool below_4g = false;      ///< where guest memory lies
   bool memory_types = false;  ///< some of guest memory is not write-back
+  bool large_1g = true;       ///< the CPUs map pages of 1 GiB
 };
 
 /// Where guest memory is, in gfns. Low memory holds the guest's tables; the big slot can be one host page of 1 GiB; the
@@ -36,6 +37,8 @@ struct GuestMap {
   static constexpr std::uint64_t kBig = 0x40000, kBigPages = 0x40000;
   static constexpr std::uint64_t kHigh = 0x100000, kHighPages = 64;
   static constexpr std::uint64_t kNone = ~std::uint64_t{0};
+  static constexpr std::uint64_t kFirstTable = 16;  ///< the guest's tables lie from here on, but for two of them:
+  static constexpr std::uint64_t kZeroTable = 0, kBigTable = kBig + 7;
 };
 
 class GuestMemory : public host::Arena {
@@ -81,6 +84,8 @@ class GuestMemory : public host::Arena {
       if (!b.writable) b.level = Level{1};
     } else if (gfn < GuestMap::kHigh) {
       b.level = Level{config_.big_level};
+    } else if (config_.memory_types) {
+      b.kind = Backing::Kind::Device;
     }
     return b;
   }
@@ -109,6 +114,8 @@ class GuestMemory : public host::Arena {
     }
   }
   void share_ends() { sharing_pages_ = 0; }
+  /// Returns: whether its slot takes no writes: nobody but the MMU knows that.
+  [[nodiscard]] bool flagged(std::uint64_t gfn) const { return gfn < GuestMap::kLow && flagged_[gfn]; }
   [[nodiscard]] bool read_only(std::uint64_t gfn) const {
     return gfn < GuestMap::kLow && (read_only_[gfn] || flagged_[gfn]);
   }
@@ -129,24 +136,30 @@ class GuestMemory : public host::Arena {
     if (at - kHighAt < GuestMap::kHighPages) return GuestMap::kHigh + (at - kHighAt);
     return GuestMap::kNone;
   }
+  /// Returns: whether the frame is a device's memory, whatever the guest makes of it.
+  [[nodiscard]] bool device(std::uint64_t gfn) const noexcept {
+    return config_.memory_types && gfn >= GuestMap::kHigh;
+  }
   [[nodiscard]] MemoryType type_of(std::uint64_t gfn) const noexcept {
     if (!config_.memory_types) return MemoryType::WriteBack;
+    if (device(gfn)) return MemoryType::Uncached;
     constexpr MemoryType kTypes[] = {MemoryType::WriteBack,    MemoryType::WriteBack,      MemoryType::Uncached,
                                      MemoryType::WriteThrough, MemoryType::WriteCombining, MemoryType::WriteProtected};
     return kTypes[(gfn / 512 + config_.seed) % 6];
   }
-  /// Effects: a slot owns [first, first + pages), or none does: then nothing is to be found there. Requires: low
-  /// memory, or the whole of the big or the high slot.
+  /// Effects: a slot owns [first, first + pages), or none does: then nothing is to be found there. Requires: the
+  /// range lies in one slot; of the big and the high one it is all there is.
   void show(std::uint64_t first, std::uint64_t pages, bool on) {
-    if (first == GuestMap::kBig) big_ = on;
-    if (first == GuestMap::kHigh) high_ = on;
+    if (first >= GuestMap::kHigh)
+      high_ = {first, on ? pages : 0};
+    else if (first >= GuestMap::kBig)
+      big_ = {first, on ? pages : 0};
     for (std::uint64_t g = first; g < first + pages && g < GuestMap::kLow; ++g) owned_[g] = on;
   }
   /// Returns: whether a slot owns the gfn.
   [[nodiscard]] bool memory(std::uint64_t gfn) const noexcept {
     if (gfn < GuestMap::kLow) return owned_[gfn];
-    return (big_ && gfn - GuestMap::kBig < GuestMap::kBigPages) ||
-           (high_ && gfn - GuestMap::kHigh < GuestMap::kHighPages);
+    return gfn - big_.first < big_.pages || gfn - high_.first < high_.pages;
   }
 
   // Guest memory as the oracle reads it and devices write it.
@@ -191,7 +204,10 @@ class GuestMemory : public host::Arena {
   std::vector<bool> whole_;  ///< the 2 MiB of guest frames are one host page
   std::vector<bool> read_only_, copy_on_write_, owned_, flagged_;
   std::uint64_t sharing_first_ = 0, sharing_pages_ = 0;
-  bool big_ = false, high_ = false;
+  struct Shown {
+    std::uint64_t first = 0, pages = 0;
+  };
+  Shown big_, high_;
 };
 
 }  // namespace shadowmmu::sim::world

@@ -21,6 +21,8 @@ class MachineObserver {
   virtual ~MachineObserver() = default;
   /// A compare-exchange on guest memory succeeded.
   virtual void exchanged(Gpa at, unsigned bytes, std::uint64_t old, std::uint64_t now) = 0;
+  /// Returns: whether the slot of the frame is changing, so that the MMU may treat it either way.
+  [[nodiscard]] virtual bool changes(std::uint64_t gfn) = 0;
   /// Something was asked for that no order of events makes right.
   virtual void broken(const std::string& what) = 0;
 };
@@ -30,6 +32,7 @@ class Machine : public GuestMemory {
   explicit Machine(const MachineConfig& c) : GuestMemory(c) {
     CpuConfig cpu;
     cpu.max_phys_addr = c.host_address_bits;
+    cpu.has_1g_pages = c.large_1g;
     cpu.ept = c.second_level;
     cpu.ept_features = c.ept;
     cpu.caches = c.caches;
@@ -68,6 +71,8 @@ class Machine : public GuestMemory {
   GuestExchange guest_exchange(Gpa a, unsigned bytes, std::uint64_t old, std::uint64_t now) noexcept {
     Agents::point();
     char* page = static_cast<char*>(guest_page(frame_of(a)));
+    if (page != nullptr && flagged(frame_of(a).value()) && !slot_is_changing(frame_of(a).value()))
+      broken("a table was changed in a slot that takes no writes");
     if (page == nullptr || read_only(frame_of(a).value())) return GuestExchange::ReadOnly;
     const GuestExchange e = exchange(page + (a.value() & kPageMask), bytes, old, now);
     if (e == GuestExchange::Done && observer != nullptr) observer->exchanged(a, bytes, old, now);
@@ -155,12 +160,14 @@ class Machine : public GuestMemory {
   }
 
   MachineObserver* observer = nullptr;
+  bool small_code = false;     ///< the MMU lets nobody execute from a large page
   std::uint64_t failures = 0;  ///< allocations that were made to fail
   std::uint64_t fail_in = 0;   ///< the n-th allocation from now fails
   bool yield_at_once = false;  ///< long work is asked to yield whenever it may
 
  private:
   std::vector<bool> told_ = std::vector<bool>(GuestMap::kLow);
+  [[nodiscard]] bool slot_is_changing(std::uint64_t gfn) { return observer != nullptr && observer->changes(gfn); }
   void broken(const std::string& what) {
     if (observer != nullptr) observer->broken(what);
   }

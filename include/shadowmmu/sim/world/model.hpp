@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <iterator>
 #include <map>
 #include <set>
 #include <vector>
@@ -30,6 +31,7 @@ class Model {
   };
   struct Slot {
     std::uint64_t first, pages;
+    std::uint64_t whole_first = first, whole_pages = pages;  ///< when nothing is cut off
     bool gone = false;
     bool read_only = false;
     bool changing = false;  ///< an operation on it is under way: memory or not, both are right
@@ -37,11 +39,18 @@ class Model {
     unsigned logs = 0;  ///< how many were started
   };
   static constexpr unsigned kSlots = 5;
+  static constexpr std::uint64_t kLowPages = 2000;  ///< of low memory that slots own
 
-  Model(Machine& m, bool second_level, bool slots_of_its_own) : machine(m), second_level_(second_level) {
+  /// `behind`: the guest's data lie behind the first 2 MiB, which are one slot's.
+  Model(Machine& m, std::uint64_t seed, bool second_level, bool slots_of_its_own, bool behind)
+      : machine(m), second_level_(second_level), data_(behind ? 512 : 200) {
     if (!slots_of_its_own) {
-      slots[0].pages = 2000;
-      for (Slot* s : {&slots[1], &slots[2]}) *s = {0, 0, true};
+      slots[0] = Slot{0, kLowPages};
+      for (Slot* s : {&slots[1], &slots[2]}) *s = Slot{0, 0, 0, 0, true};
+    } else {
+      slots[0] = Slot{0, data_ + 60};
+      slots[1] = Slot{data_ + 60, 30};
+      slots[2] = Slot{data_ + 90, kLowPages - data_ - 90};
     }
     for (const Slot& s : slots)
       if (!s.gone) machine.show(s.first, s.pages, true);
@@ -49,18 +58,21 @@ class Model {
     if (second_level)
       for (Vcpu& v : vcpu) v.guest.table_end = v.guest.next_frame;  // no tables of the guest's that concern the MMU
     else
-      build();
-    mirror_.resize((table_end() - 16) * 512);
-    for (std::uint64_t f = 16; f < table_end(); ++f) std::memcpy(mirror(f), machine.guest_page(Gfn{f}), kPageSize);
+      build(seed);
+    for (std::uint64_t f = GuestMap::kFirstTable; f < table_end(); ++f) tables_.push_back(f);
+    if (!second_level) tables_.insert(tables_.end(), {GuestMap::kZeroTable, GuestMap::kBigTable});
+    mirror_.resize(tables_.size() * 512);
+    for (std::size_t i = 0; i < tables_.size(); ++i)
+      std::memcpy(&mirror_[i * 512], machine.guest_page(Gfn{tables_[i]}), kPageSize);
   }
 
   Machine& machine;
   Vcpu vcpu[kVcpus]{Vcpu{machine}, Vcpu{machine}};
   /// Tables and some data; data that may go away for a while; the rest; one that can be a host page of 1 GiB; one above
   /// 4 GiB.
-  std::array<Slot, kSlots> slots{{{0, 260},
-                                  {260, 30},
-                                  {290, 1710},
+  std::array<Slot, kSlots> slots{{{0, 0},
+                                  {0, 0},
+                                  {0, 0},
                                   {GuestMap::kBig, GuestMap::kBigPages},
                                   {GuestMap::kHigh, GuestMap::kHighPages}}};
   std::set<std::uint64_t> logged_writes;  ///< gfns written since their slot's log was last fetched
@@ -69,6 +81,33 @@ class Model {
 
   [[nodiscard]] bool second_level() const noexcept { return second_level_; }
   [[nodiscard]] std::uint64_t table_end() const noexcept { return vcpu[0].guest.table_end; }
+  /// The frames in which the guest's tables lie.
+  [[nodiscard]] const std::vector<std::uint64_t>& tables() const noexcept { return tables_; }
+  [[nodiscard]] bool is_table(std::uint64_t gfn) const noexcept { return table_number(gfn) < tables_.size(); }
+  /// The guest's data begin here, and mostly lie in the hundred frames from here on.
+  [[nodiscard]] std::uint64_t data() const noexcept { return data_; }
+  /// Returns: a frame that a guest's page may lead to: mostly data; now and then the last or first of a slot, of a
+  /// host page, of a word of a log, or of what an MMU's own entries can name; or what no slot owns.
+  [[nodiscard]] std::uint64_t some_frame(std::uint64_t choice) const noexcept {
+    const std::uint64_t kEnds[] = {data_ + 59, data_ + 60, data_ + 89, data_ + 90, 255, data_ + 90 + 63, 1023, 1024,
+                                   1535, kLowPages - 1, GuestMap::kBig, GuestMap::kBig + 511,
+                                   GuestMap::kBig + GuestMap::kBigPages - 1, GuestMap::kHigh,
+                                   GuestMap::kHigh + GuestMap::kHighPages - 1};
+    constexpr std::uint64_t kNobodys[] = {kLowPages, GuestMap::kLow + 3, GuestMap::kBig - 1, 0x90000,
+                                          GuestMap::kHigh + GuestMap::kHighPages, 0xffff'ffff, 0x1'0000'0000,
+                                          0x3'ffff'ffff};
+    const std::uint64_t x = choice >> 16;
+    switch (choice >> 8 & 15) {
+      case 0:
+      case 1:
+        return kEnds[x % std::size(kEnds)];
+      case 2:
+      case 3:
+        return kNobodys[x % std::size(kNobodys)];
+      default:
+        return data_ + x % 100;
+    }
+  }
   [[nodiscard]] bool memory(std::uint64_t gfn) const noexcept { return machine.memory(gfn); }
   [[nodiscard]] Slot* slot_of(std::uint64_t gfn) noexcept {
     for (Slot& s : slots)
@@ -192,20 +231,22 @@ class Model {
   /// The guest's tables, as all that was seen to be written has left them.
   void note_word(Gpa at) {
     const std::uint64_t gfn = frame_of(at).value();
-    if (gfn < 16 || gfn >= table_end()) return;
+    if (!is_table(gfn)) return;
     const auto* now = static_cast<const std::uint64_t*>(machine.guest_page(Gfn{gfn}));
     const std::uint64_t i = (at.value() & kPageMask) / 8;
-    mirror(gfn)[i] = now[i];
-    if (i < 511) mirror(gfn)[i + 1] = now[i + 1];  // a write that is not aligned
+    std::uint64_t* mirror = &mirror_[table_number(gfn) * 512];
+    mirror[i] = now[i];
+    if (i < 511) mirror[i + 1] = now[i + 1];  // a write that is not aligned
   }
   /// Returns: where guest memory holds in a table what nobody was seen to write, or nothing.
   [[nodiscard]] bool tables_intact(Gpa& where) {
-    for (std::uint64_t f = 16; f < table_end(); ++f) {
-      const auto* now = static_cast<const std::uint64_t*>(machine.guest_page(Gfn{f}));
-      if (std::memcmp(now, mirror(f), kPageSize) == 0) continue;
+    for (std::size_t n = 0; n < tables_.size(); ++n) {
+      const auto* now = static_cast<const std::uint64_t*>(machine.guest_page(Gfn{tables_[n]}));
+      const std::uint64_t* mirror = &mirror_[n * 512];
+      if (std::memcmp(now, mirror, kPageSize) == 0) continue;
       std::uint64_t i = 0;
-      while (now[i] == mirror(f)[i]) ++i;
-      where = Gpa{f << 12 | i * 8};
+      while (now[i] == mirror[i]) ++i;
+      where = Gpa{tables_[n] << 12 | i * 8};
       return false;
     }
     return true;
@@ -293,9 +334,9 @@ class Model {
     constexpr std::uint64_t kRights[] = {7, 7, 7, 5, 7, 3, 7, 1};
     return kRights[n % 8];
   }
-  void build() {
+  void build(std::uint64_t seed) {
     Guest<Machine>& g = vcpu[0].guest;
-    Random rng(7);
+    Random rng(seed);
     for (unsigned r = 0; r < Guest<Machine>::kRoots; ++r)
       for (const Mode m : {Mode::Long4, Mode::Pae, Mode::Bits32}) {
         std::uint64_t root = g.next_frame++ << 12;
@@ -306,38 +347,56 @@ class Model {
         else
           for (std::uint64_t f = 0; f < GuestMap::kLow; f += 512)
             g.map(m, root, Guest<Machine>::kLinear + (f << 12), f, 0x67, 2);
+        share_tables(m, r, root);
         for (const std::uint64_t a : universe(m))
-          if (a - kLarge >= kLargeSpan && a - kHuge >= (1U << 30))
-            g.map(m, root, a, 200 + (a >> 12) % 40 + r * 40, rights_of_page((a >> 12) + r));
-        if (m != Mode::Bits32) g.map(m, root, kLarge, GuestMap::kBig + 512 * (r + 1), 7, 2);
+          if (a - kLarge >= kLargeSpan && a - kHuge >= (1U << 30) && (m != Mode::Pae || r != 0 || a >> 21 != kFirst >> 21))
+            g.map(m, root, a, data_ + (a >> 12) % 40 + r * 40, rights_of_page((a >> 12) + r));
+        // The same memory twice, once read-only; one page, and what may be one in the middle of low memory.
+        const std::uint64_t step = m == Mode::Bits32 ? 1024 : 512;
+        g.map(m, root, kLarge, GuestMap::kBig + step * (r + 1), 7, 2);
         if (m != Mode::Bits32) g.map(m, root, kLarge + (1U << 21), GuestMap::kHigh + r, 7);
-        if (m == Mode::Bits32) g.map(m, root, kLarge, GuestMap::kBig + 1024 * (r + 1), 7, 2);
-        if (m == Mode::Long4) g.map(m, root, kHuge, GuestMap::kBig, 7, 3);
+        g.map(m, root, kLarge + (1U << 22), GuestMap::kBig + step * (r + 1), r == 0 ? 5 : 1, 2);
+        if (m != Mode::Bits32) g.map(m, root, kLarge + (3U << 21), 1024, 7, 2);
+        if (m == Mode::Long4) g.map(m, root, kHuge, GuestMap::kBig, r == 1 ? 5 : 7, 3);
       }
     g.table_end = g.next_frame;
     vcpu[1].guest.table_end = g.table_end;
     std::memcpy(vcpu[1].guest.roots, g.roots, sizeof g.roots);
   }
-  static constexpr std::uint64_t kLarge = 0x9000'0000, kLargeSpan = 1U << 22;  ///< large pages of the guest
+  /// Leaf tables that lie where a large page could begin, inside of one, and in two paging modes at once.
+  void share_tables(Mode m, unsigned r, std::uint64_t root) {
+    Guest<Machine>& g = vcpu[0].guest;
+    const std::uint64_t place = m == Mode::Long4 && r == 2 ? GuestMap::kBigTable : GuestMap::kZeroTable;
+    if ((m == Mode::Long4 && r != 1) || (m == Mode::Pae && r == 0)) g.put(m, root, kFirst, 2, place << 12 | 7);
+  }
+  static constexpr std::uint64_t kFirst = 0x0040'0000;  ///< where pages of the guest's begin
+  static constexpr std::uint64_t kLarge = 0x9000'0000, kLargeSpan = 1U << 23;  ///< large pages of the guest
   static constexpr std::uint64_t kHuge = 0x1'4000'0000;                        ///< 1 GiB
   [[nodiscard]] static std::vector<std::uint64_t> addresses(Mode m) {
     std::vector<std::uint64_t> v;
     if (m == Mode::Flat) return v;
-    for (std::uint64_t i = 0; i < 6; ++i) v.push_back(0x0040'0000 + i * 0x1000);
+    for (std::uint64_t i = 0; i < 6; ++i) v.push_back(kFirst + i * 0x1000);
     for (std::uint64_t i = 0; i < 3; ++i) v.push_back(0x0060'0000 + i * 0x3000);
     for (std::uint64_t i = 0; i < 3; ++i) v.push_back(0x8000'0000 + i * 0x1000);
-    for (std::uint64_t i = 0; i < 2; ++i) v.push_back(kLarge + i * 0x5000);
-    v.push_back(kLarge + (1U << 21));
+    v.push_back(0x005f'f000);  // the last entry of a table
+    v.push_back(0x3fff'f000);  // and of the table above
+    for (const std::uint64_t i : {0, 0x5000, 0x1f'f000, 0x20'0000, 0x40'0000, 0x5f'f000, 0x60'3000}) v.push_back(kLarge + i);
     if (m == Mode::Long4) {
       for (std::uint64_t i = 0; i < 4; ++i) v.push_back(0xffff'8000'0000'0000 + i * 0x2000);
-      for (std::uint64_t i = 0; i < 2; ++i) v.push_back(kHuge + i * 0x0123'4000);
+      for (const std::uint64_t i : {0, 0x0123'4000, 0x3fff'f000}) v.push_back(kHuge + i);
     }
     return v;
   }
 
-  [[nodiscard]] std::uint64_t* mirror(std::uint64_t gfn) { return &mirror_[(gfn - 16) * 512]; }
+  [[nodiscard]] std::size_t table_number(std::uint64_t gfn) const noexcept {
+    if (gfn - GuestMap::kFirstTable < table_end() - GuestMap::kFirstTable) return gfn - GuestMap::kFirstTable;
+    if (gfn == GuestMap::kZeroTable) return table_end() - GuestMap::kFirstTable;
+    return gfn == GuestMap::kBigTable ? table_end() - GuestMap::kFirstTable + 1 : tables_.size();
+  }
 
   bool second_level_;
+  std::uint64_t data_;
+  std::vector<std::uint64_t> tables_;
   std::array<std::vector<std::uint64_t>, 4> universe_{addresses(Mode::Long4), addresses(Mode::Pae),
                                                       addresses(Mode::Bits32), addresses(Mode::Flat)};
   std::vector<std::uint64_t> mirror_;

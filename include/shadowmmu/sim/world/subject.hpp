@@ -41,6 +41,8 @@ class Subject {
   /// What backs the frames is about to change: when begin returns no entry maps them, and none does until end.
   virtual void unmap_begin(Gfn first, std::uint64_t pages) = 0;
   virtual void unmap_end() = 0;
+  /// Whether one may begin while another is under way.
+  [[nodiscard]] virtual bool nests_unmaps() const { return false; }
   /// The Host wants to be asked before these frames are written again.
   virtual void protect(Gfn first, std::uint64_t pages) {
     unmap_begin(first, pages);

@@ -29,7 +29,7 @@ class World {
   World(std::uint64_t seed, const Kind& kind, const MakeSubject& make)
       : config_(config(seed, kind)),
         machine_(config_),
-        model_(machine_, kind.second_level, kind.slots_of_its_own),
+        model_(machine_, seed, kind.second_level, kind.slots_of_its_own, config_.whole_blocks),
         checker_(model_),
         subject_(make(machine_, config_)),
         agents_(kind.interleaved ? std::make_unique<Agents>() : nullptr),
@@ -69,6 +69,7 @@ class World {
     c.whole_blocks = seed % 4 == 0;
     c.shifted = seed % 24 == 8;
     c.big_level = 1 + static_cast<unsigned>(seed / 4 % 3);
+    c.large_1g = seed / 4 % 4 != 0;
     c.below_4g = seed % 7 == 0;
     c.memory_types = seed % 6 == 1;
     c.caches.never_evict = seed % 8 == 3;
