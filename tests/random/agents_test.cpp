@@ -9,7 +9,8 @@ using namespace shadowmmu;
 struct FewDeferred : test::SmallLimit {
   static constexpr unsigned kDeferredPages = 6;
 };
-struct Narrow : test::SmallLimit {
+struct Narrow : config::Default {
+  static constexpr unsigned kInstructionAddresses = 6;
   using Generation = std::uint8_t;
   static constexpr unsigned kMmioGenerationBits = 2;
   static constexpr config::SlotRemoval kSlotRemoval = config::SlotRemoval::Targeted;

@@ -4,8 +4,10 @@
 namespace {
 using namespace shadowmmu;
 
-/// Generations that wrap every 256 zap-alls and MMIO generations that wrap every 4; slots take only their own.
-struct Narrow : test::SmallLimit {
+/// Generations that wrap every 256 zap-alls and MMIO generations that wrap every 4; slots take only their own;
+/// instructions of six addresses are promised.
+struct Narrow : config::Default {
+  static constexpr unsigned kInstructionAddresses = 6;
   using Generation = std::uint8_t;
   static constexpr unsigned kMmioGenerationBits = 2;
   static constexpr unsigned kPreviousRoots = 1;

@@ -20,8 +20,8 @@ struct Touch {
 };
 /// One instruction: all its accesses must succeed without a fault between them, sooner or later.
 struct Instruction {
-  std::array<std::uint64_t, 4> place{};
-  std::array<Reach, 4> reach{};
+  std::array<std::uint64_t, 8> place{};
+  std::array<Reach, 8> reach{};
   unsigned addresses = 2;
   bool near = false;  ///< all at the first place or right behind it
 };

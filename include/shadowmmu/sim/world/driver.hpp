@@ -14,15 +14,15 @@ class Driver : public GuestActions {
  public:
   using GuestActions::GuestActions;
 
-  /// Requires: nothing was done yet. Effects: slots are there, each vCPU runs in that paging mode, with PCIDs if it
-  /// can.
-  void begin(Mode first, bool pcids) {
+  /// Requires: nothing was done yet. Effects: slots are there, each vCPU runs in that paging mode on that root,
+  /// with PCIDs if it can.
+  void begin(Mode first, std::uint64_t root, bool pcids) {
     if (subject_.has_slots())
       for (unsigned i = 0; i < Model::kSlots; ++i)
         if (!subject_.add_slot(place_of(i)).ok()) check_.fail("a slot cannot be added");
     if (model_.second_level()) return;
     for (unsigned n = 0; n < Model::kVcpus; ++n) {
-      switch_mode(n, {first, 0});
+      switch_mode(n, {first, root});
       if (pcids && first == Mode::Long4) act(n, Toggle{Bit::Pcide, true});
     }
   }

@@ -51,7 +51,9 @@ class Generator {
     e.place = rng_.next();
     e.upper = rng_.chance(1, 3);
     e.depth = rng_.next();
-    e.change = static_cast<Change>(rng_.below(static_cast<std::uint64_t>(Change::Count)));
+    // To take away and to bring back is what guests do most.
+    e.change = rng_.chance(1, 5) ? Change::FlipPresent
+                                 : static_cast<Change>(rng_.below(static_cast<std::uint64_t>(Change::Count)));
     e.value = rng_.next();
     e.by = by();
     e.then = then();
@@ -108,7 +110,7 @@ class Generator {
     Instruction i;
     for (std::uint64_t& p : i.place) p = rng_.next();
     for (Reach& x : i.reach) x = reach();
-    i.addresses = 2 + static_cast<unsigned>(rng_.below(3));
+    i.addresses = 2 + static_cast<unsigned>(rng_.below(rng_.flip() ? 3 : 7));
     i.near = rng_.flip();
     return i;
   }

@@ -54,13 +54,13 @@ class Model {
     }
     for (const Slot& s : slots)
       if (!s.gone) machine.show(s.first, s.pages, true);
-    for (Vcpu& v : vcpu) v.space().enter(version);
+    for (Vcpu& v : vcpu) v.space().enter(0, version);
     if (second_level)
       for (Vcpu& v : vcpu) v.guest.table_end = v.guest.next_frame;  // no tables of the guest's that concern the MMU
     else
       build(seed);
     for (std::uint64_t f = GuestMap::kFirstTable; f < table_end(); ++f) tables_.push_back(f);
-    if (!second_level) tables_.insert(tables_.end(), {GuestMap::kZeroTable, GuestMap::kBigTable});
+    if (!second_level) tables_.insert(tables_.end(), {GuestMap::kZeroTable, GuestMap::kBigTables, GuestMap::kBigTables + 1});
     mirror_.resize(tables_.size() * 512);
     for (std::size_t i = 0; i < tables_.size(); ++i)
       std::memcpy(&mirror_[i * 512], machine.guest_page(Gfn{tables_[i]}), kPageSize);
@@ -142,23 +142,17 @@ class Model {
   void use_space(unsigned n, unsigned pcid, std::uint64_t root, bool keeps) {
     version += 1;
     Vcpu& c = vcpu[n];
-    c.space().root = c.guest.cr3;
     c.space().leave(version);
     c.pcid = pcid;
-    Space& s = c.space();
-    if (!keeps) s.forget(version);
-    // The PCID may have cached what another root said.
-    if (keeps && s.root != root) s.all = true;
-    s.root = root;
-    s.enter(version);
+    if (!keeps) c.space().forget(version);
+    c.space().enter(root, version);
   }
   /// CR4.PCIDE is clear, and everything was flushed: there is but one space.
   void one_space(unsigned n) {
     Vcpu& c = vcpu[n];
     c.pcid = 0;
     c.spaces.clear();
-    c.space().root = c.guest.cr3;
-    c.space().enter(version);
+    c.space().enter(c.guest.cr3, version);
   }
 
   /// Effects: runs `change` on [at, at + bytes) of guest memory. `told`: the MMU sees it, or hears of it before
@@ -270,6 +264,11 @@ class Model {
       case Mode::Flat:
         return;
       case Mode::Long4:
+        for (const PastValue& v : c.space().past_roots()) {
+          if (!c.space().may_know(v, a >> 12)) continue;
+          doubt = true;
+          each_lead(c, a, v.value & frame_bits(g.mode), 4, {0, Access::all(), true}, f, doubt);
+        }
         return each_lead(c, a, g.cr3 & frame_bits(g.mode), 4, {0, Access::all(), false}, f, doubt);
       case Mode::Pae:
         if ((g.pdptes[a >> 30 & 3] & 1) == 0) return;
@@ -340,6 +339,8 @@ class Model {
     for (unsigned r = 0; r < Guest<Machine>::kRoots; ++r)
       for (const Mode m : {Mode::Long4, Mode::Pae, Mode::Bits32}) {
         std::uint64_t root = g.next_frame++ << 12;
+        // One root lies apart from the tables below it.
+        if (m == Mode::Long4 && r == 1) root = (GuestMap::kBigTables + 1) << 12;
         if (m == Mode::Pae) root += rng.below(128) * 32;  // a PDPT may lie at any 32-byte place
         g.roots[static_cast<unsigned>(m)][r] = root;
         if (m == Mode::Bits32)
@@ -349,7 +350,7 @@ class Model {
             g.map(m, root, Guest<Machine>::kLinear + (f << 12), f, 0x67, 2);
         share_tables(m, r, root);
         for (const std::uint64_t a : universe(m))
-          if (a - kLarge >= kLargeSpan && a - kHuge >= (1U << 30) && (m != Mode::Pae || r != 0 || a >> 21 != kFirst >> 21))
+          if (a - kLarge >= kLargeSpan && (r == 0 || a % kFar != 0) && a - kHuge >= (1U << 30) && (m != Mode::Pae || r != 0 || a >> 21 != kFirst >> 21))
             g.map(m, root, a, data_ + (a >> 12) % 40 + r * 40, rights_of_page((a >> 12) + r));
         // The same memory twice, once read-only; one page, and what may be one in the middle of low memory.
         const std::uint64_t step = m == Mode::Bits32 ? 1024 : 512;
@@ -366,9 +367,10 @@ class Model {
   /// Leaf tables that lie where a large page could begin, inside of one, and in two paging modes at once.
   void share_tables(Mode m, unsigned r, std::uint64_t root) {
     Guest<Machine>& g = vcpu[0].guest;
-    const std::uint64_t place = m == Mode::Long4 && r == 2 ? GuestMap::kBigTable : GuestMap::kZeroTable;
+    const std::uint64_t place = m == Mode::Long4 && r == 2 ? GuestMap::kBigTables : GuestMap::kZeroTable;
     if ((m == Mode::Long4 && r != 1) || (m == Mode::Pae && r == 0)) g.put(m, root, kFirst, 2, place << 12 | 7);
   }
+  static constexpr std::uint64_t kFar = std::uint64_t{1} << 43;  ///< pages that share no table but the root
   static constexpr std::uint64_t kFirst = 0x0040'0000;  ///< where pages of the guest's begin
   static constexpr std::uint64_t kLarge = 0x9000'0000, kLargeSpan = 1U << 23;  ///< large pages of the guest
   static constexpr std::uint64_t kHuge = 0x1'4000'0000;                        ///< 1 GiB
@@ -384,14 +386,16 @@ class Model {
     if (m == Mode::Long4) {
       for (std::uint64_t i = 0; i < 4; ++i) v.push_back(0xffff'8000'0000'0000 + i * 0x2000);
       for (const std::uint64_t i : {0, 0x0123'4000, 0x3fff'f000}) v.push_back(kHuge + i);
+      for (std::uint64_t i = 1; i < 5; ++i) v.push_back(kFar * i);
     }
     return v;
   }
 
   [[nodiscard]] std::size_t table_number(std::uint64_t gfn) const noexcept {
     if (gfn - GuestMap::kFirstTable < table_end() - GuestMap::kFirstTable) return gfn - GuestMap::kFirstTable;
-    if (gfn == GuestMap::kZeroTable) return table_end() - GuestMap::kFirstTable;
-    return gfn == GuestMap::kBigTable ? table_end() - GuestMap::kFirstTable + 1 : tables_.size();
+    const std::size_t low = table_end() - GuestMap::kFirstTable;
+    if (gfn == GuestMap::kZeroTable) return low;
+    return gfn - GuestMap::kBigTables < 2 ? low + 1 + (gfn - GuestMap::kBigTables) : tables_.size();
   }
 
   bool second_level_;

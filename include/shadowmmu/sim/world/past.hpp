@@ -62,11 +62,15 @@ class Past {
 /// What one PCID may have cached: all there is where CR4.PCIDE is clear.
 class Space {
  public:
-  std::uint64_t root = 0;
   bool all = false;  ///< anything may be out of date
 
-  /// The vCPU runs on this PCID from now on, or until now.
-  void enter(std::uint64_t now) { spans_.push_back({now, kStill}); }
+  /// The vCPU runs on this PCID and that root from now on, or until now.
+  void enter(std::uint64_t root, std::uint64_t now) {
+    if (root != root_) roots_.push_back({root_, since_, now, 0});
+    if (root != root_) since_ = now;
+    root_ = root;
+    spans_.push_back({now, kStill});
+  }
   void leave(std::uint64_t now) {
     if (!spans_.empty()) spans_.back().to = std::min(spans_.back().to, now);
   }
@@ -76,9 +80,12 @@ class Space {
     all = false;
     spans_.clear();
     flushed_.clear();
-    if (runs) enter(now);
+    roots_.clear();
+    if (runs) spans_.push_back({now, kStill});
   }
   void forget(std::uint64_t page, std::uint64_t now) { flushed_[page] = now; }
+  /// The roots on which the vCPU ran with this PCID before; may_know() tells which count.
+  [[nodiscard]] const std::vector<PastValue>& past_roots() const noexcept { return roots_; }
   /// Returns: whether it may have cached the page, where a word on its way had that value.
   [[nodiscard]] bool may_know(const PastValue& v, std::uint64_t page) const {
     const auto found = flushed_.find(page);
@@ -92,6 +99,8 @@ class Space {
   struct Span {
     std::uint64_t from, to;
   };
+  std::uint64_t root_ = 0, since_ = 0;
+  std::vector<PastValue> roots_;
   std::vector<Span> spans_;  ///< when it was in use since the last flush
   std::map<std::uint64_t, std::uint64_t> flushed_;
 };
