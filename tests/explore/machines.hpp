@@ -78,6 +78,8 @@ class PoisonHost : Lender, public host::Arena {
     OneIrq::off = 0;
   }
   void free_frame(Hpa p) noexcept {
+    sim::publish(to_virt(p));
+    const sim::Unseen allocator;
     if (!over) {
       std::memcpy(to_virt(p), poison().data(), kPageSize);
       freed_[number(p)] = true;
@@ -85,7 +87,9 @@ class PoisonHost : Lender, public host::Arena {
     Arena::free_frame(p);
   }
   Result<Hpa> alloc_frame(FrameKind k) noexcept {
+    const sim::Unseen allocator;
     const Result<Hpa> r = Arena::alloc_frame(k);
+    if (r.ok()) sim::take_over(to_virt(r.value()));
     if (r.ok()) freed_[number(r.value())] = false;
     return r;
   }

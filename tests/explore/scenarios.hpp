@@ -95,6 +95,23 @@ sim::Scenario shadow_fault_new_slot() {
           }};
 }
 
+/// A reader that looks while a root and the tables below it are made finds the page or nothing, and reads no table from
+/// before it was filled.
+template <class Lock>
+sim::Scenario walk_new_path() {
+  auto m = machine<Direct<Lock>>();
+  m->mmu.zap_all_fast();
+  return {{[=] {
+             must(m->vcpu[0]->enter() == EnterOutcome::Enter, "entered");
+             m->kind[0] = m->write(0, 0x1000);
+           },
+           [=] {
+             for (int i = 0; i < 2; ++i)
+               must(m->right(m->reader->lookup(*m->vcpu[0], Gva{0x1000}), 1), "a reader found another frame");
+           }},
+          [=] { return m->kind[0] == Kind::Resume && m->sound(); }};
+}
+
 /// A reader that looks while everything is zapped and freed finds the page or nothing; nothing, once zapping is over.
 template <class Lock>
 sim::Scenario walk_zap_free() {
@@ -421,6 +438,7 @@ std::vector<Named> scenarios() {
       {"fault x slot removal, no readers", fault_slot_removal<S>},
       {"MMIO fault x a slot that appears", mmio_new_slot<S>},
       {"shadow fault x a slot that appears", shadow_fault_new_slot<S>},
+      {"walk x new path", walk_new_path<R>},
       {"walk x zap x free", walk_zap_free<R>},
       {"walk x zap x free, by flush", walk_zap_free<ExploredFlush>},
       {"nested walk x zap x free", nested_walk_zap_free<R>},

@@ -33,6 +33,7 @@ PATIENCE = 4  # how many times its timeout a test may take by the clock
 UNKNOWN_CHOICE = 99  # the exit status of a binary that does not have the bug: see choice.py
 FLAGS = ["-std=c++20", "-g0", "-w", "-pthread"]
 LONG = ("explore/", "random/")  # tests that run long enough to be worth optimising
+OF_SUITE = {"orders": ("-fsanitize=thread", "-g1")}  # flags without which a suite says nothing
 QUICK = "clang++"  # compiles what is not optimised in a good half of g++'s time, where it is installed
 
 
@@ -123,6 +124,7 @@ class Runner:
         stem = unit.replace("/", "_").removesuffix(".cpp")
         object_file, binary = where / f"{stem}.o", where / stem
         source, first = self.source(where, unit)
+        flags = (*flags, *OF_SUITE.get(first.split("/")[0], ()))
         sanitizers = [f for f in flags if f.startswith("-fsanitize")]
         level = "-O1" if sanitizers or first.startswith(LONG) else "-O0"
         if error := self.compile(source, object_file, level, *flags):

@@ -61,6 +61,8 @@ class Execution {
   Outcome run(const std::vector<std::function<void()>>& bodies, Schedule& schedule, const Limits& limits) {
     schedule_ = &schedule;
     limits_ = limits;
+    limits_.tso = limits.tso && !kRacesShow;
+    limits_.weak = limits.weak && limits_.tso;
     outcome_ = {};
     preemptions_ = 0;
     while (agents_.size() < bodies.size()) agents_.push_back(std::make_unique<Agent>());
@@ -71,7 +73,12 @@ class Execution {
     }
     me_ = schedule.choose(count());
     running() = this;
-    Fiber::switch_to(root_, me().fiber);
+    publish(&begun_);
+    {
+      const Unseen unseen;
+      Fiber::switch_to(root_, me().fiber);
+    }
+    take_over(&ended_);
     running() = nullptr;
     if (outcome_.end == RunEnd::Ok) {
       drain_rest();
@@ -152,6 +159,8 @@ class Execution {
     cell = v;
     if (changed) tell_others(me_);
   }
+  /// Others may wake: a cell was written.
+  void changed() noexcept { tell_others(me_); }
   void drain_own() { drain(me_, me().buffer.size()); }
   void release_fence() { me().buffer.fence(); }
   [[nodiscard]] bool tso() const noexcept { return limits_.tso; }
@@ -215,20 +224,34 @@ class Execution {
   }
 
   static void body_of_fiber() {
-    Execution& e = *running();
+    Execution* self = nullptr;
+    {
+      const Unseen unseen;
+      self = running();
+    }
+    Execution& e = *self;
+    take_over(&e.begun_);
     Fiber::entered(e.root_);
     try {
-      e.me().body();
+      e.body_of_me()();
     } catch (const std::exception& x) {
+      const Unseen unseen;
       e.fail(RunEnd::Check, x.what());
     } catch (...) {
+      const Unseen unseen;
       e.fail(RunEnd::Check, "an agent threw");
     }
+    publish(&e.ended_);
+    const Unseen unseen;
     e.me().done = true;
     e.hand_over();
     e.leave();
   }
 
+  [[nodiscard]] const std::function<void()>& body_of_me() noexcept {
+    const Unseen unseen;
+    return me().body;
+  }
   void go(unsigned next) {
     Agent& from = me();
     me_ = next;
@@ -352,6 +375,7 @@ class Execution {
   Outcome outcome_;
   std::vector<std::unique_ptr<Agent>> agents_;
   Fiber root_;
+  char begun_ = 0, ended_ = 0;  ///< all that came before an agent's begin, or after all ends, is ordered by these
   unsigned me_ = 0;
   unsigned preemptions_ = 0;
 };

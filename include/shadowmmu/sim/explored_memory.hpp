@@ -8,25 +8,36 @@
 
 namespace shadowmmu::sim {
 
-/// Memory access under the interleaving explorer, as x86 orders it: loads and stores of any order but SeqCst compile to
-/// plain moves there, so Release and Acquire add nothing to x86-TSO. Where stores are weak a Release is what keeps a
-/// store behind those before it, as the C++ model has it; loads stay in order, and a locked instruction is a full
-/// fence. Outside of an explored agent: plain memory.
+/// Memory access under the interleaving explorer. Under the sanitizer of threads: real atomics, of the order that was
+/// asked for, sequentially consistent in what they find: the sanitizer tells where what one agent wrote is read by
+/// another and no order of memory says that it may be, whichever interleaving is explored. Else as x86 orders it: loads
+/// and stores of any order but SeqCst compile to plain moves there, so Release and Acquire add nothing to x86-TSO.
+/// Where stores are weak a Release is what keeps a store behind those before it, as the C++ model has it; loads stay in
+/// order, and a locked instruction is a full fence. Outside of an explored agent: plain memory.
 struct ExploredMemory {
   static constexpr bool kManyAgents = true;
 
-  template <memory::Order, class T>
+  template <memory::Order O, class T>
   [[nodiscard]] static T load(const T& cell) noexcept {
     Execution* e = Execution::current();
     if (e == nullptr) return cell;
-    e->point(footprint_of(cell), false);
-    return e->read(cell);
+    if constexpr (kRacesShow) {
+      choose(footprint_of(cell));
+      return __atomic_load_n(&cell, static_cast<int>(O));
+    } else {
+      e->point(footprint_of(cell), false);
+      return e->read(cell);
+    }
   }
   template <memory::Order O, class T>
   static void store(T& cell, std::type_identity_t<T> v) noexcept {
     Execution* e = Execution::current();
     if (e == nullptr) {
       cell = v;
+    } else if constexpr (kRacesShow) {
+      choose(footprint_of(cell));
+      __atomic_store_n(&cell, v, static_cast<int>(O));
+      changed();
     } else if (O == memory::Order::SeqCst) {
       // gcc and clang emit xchg.
       exchange<O>(cell, v);
@@ -36,22 +47,42 @@ struct ExploredMemory {
       e->write(cell, v, O == memory::Order::Release);
     }
   }
-  template <memory::Order, class T>
+  template <memory::Order O, class T>
   static T exchange(T& cell, std::type_identity_t<T> v) noexcept {
+    if constexpr (kRacesShow) {
+      choose(footprint_of(cell));
+      const T old = __atomic_exchange_n(&cell, v, static_cast<int>(O));
+      changed();
+      return old;
+    }
     return locked(cell, [v](T) { return v; });
   }
-  template <memory::Order, class T>
+  template <memory::Order O, class T>
   [[nodiscard]] static bool compare_exchange(T& cell, T& expected, std::type_identity_t<T> desired) noexcept {
+    if constexpr (kRacesShow) {
+      choose(footprint_of(cell));
+      const bool done =
+          __atomic_compare_exchange_n(&cell, &expected, desired, false, static_cast<int>(O), __ATOMIC_RELAXED);
+      if (done) changed();
+      return done;
+    }
     const T wanted = expected;
     expected = locked(cell, [&](T old) { return old == wanted ? desired : old; });
     return expected == wanted;
   }
-  template <memory::Order, class T>
+  template <memory::Order O, class T>
   static T fetch_add(T& cell, std::type_identity_t<T> v) noexcept {
+    if constexpr (kRacesShow) {
+      choose(footprint_of(cell));
+      const T old = __atomic_fetch_add(&cell, v, static_cast<int>(O));
+      changed();
+      return old;
+    }
     return locked(cell, [v](T old) { return static_cast<T>(old + v); });
   }
   template <memory::Order O>
   static void fence() noexcept {
+    if constexpr (kRacesShow) return;  // the sanitizer models none
     // Only a full fence is an instruction on x86.
     Execution* e = Execution::current();
     if (e == nullptr || !e->tso()) return;
@@ -63,17 +94,23 @@ struct ExploredMemory {
     e->drain_own();
   }
   static void pause() noexcept {
+    const Unseen unseen;
     if (Execution* e = Execution::current()) e->pause();
   }
   template <class T>
   [[nodiscard]] static T plain(const T& cell) noexcept {
+    if constexpr (kRacesShow) return __atomic_load_n(&cell, __ATOMIC_RELAXED);
     Execution* e = Execution::current();
     return e == nullptr ? cell : e->read(cell);
   }
   /// The store buffer takes it too: it must not overtake the release that follows it, nor be seen before it.
   template <class T>
   static void plain(T& cell, std::type_identity_t<T> v) noexcept {
-    if (Execution* e = Execution::current()) {
+    Execution* e = Execution::current();
+    if constexpr (kRacesShow) {
+      __atomic_store_n(&cell, v, __ATOMIC_RELAXED);
+      changed();
+    } else if (e != nullptr) {
       e->write(cell, v, false);
     } else {
       cell = v;
@@ -81,6 +118,15 @@ struct ExploredMemory {
   }
 
  private:
+  /// For real atomics: somebody else may act first; others see that something changed.
+  static void choose(Footprint where) noexcept {
+    const Unseen unseen;
+    if (Execution* e = Execution::current()) e->point(where, false);
+  }
+  static void changed() noexcept {
+    const Unseen unseen;
+    if (Execution* e = Execution::current()) e->changed();
+  }
   template <class T, class F>
   static T locked(T& cell, F update) noexcept {
     Execution* e = Execution::current();
@@ -102,6 +148,7 @@ static_assert(MemoryAccess<ExploredMemory>);
 
 /// Effects: inside an explored agent, fails the run at once if the condition does not hold; elsewhere nothing.
 inline void require(bool holds, const char* what = "require() does not hold") {
+  const Unseen unseen;
   if (Execution* e = Execution::current()) e->require(holds, what);
 }
 

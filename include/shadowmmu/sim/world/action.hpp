@@ -80,8 +80,8 @@ struct LoadCr3 {
   std::uint64_t root = 0;
   bool same = false;  ///< the value that is loaded already
   unsigned pcid = 0;
-  bool keep = false;  ///< bit 63
-  std::uint64_t bits = 0;    ///< among those of CR3 that name nothing, or must be clear
+  bool keep = false;       ///< bit 63
+  std::uint64_t bits = 0;  ///< among those of CR3 that name nothing, or must be clear
   unsigned times = 1;
 };
 enum class Bit : std::uint8_t { Wp, Smep, Smap, Pge, Nxe, Pse, Cd, Pcide, Count };
@@ -110,8 +110,8 @@ struct MakeRom {
   std::uint64_t gfn = 0;
   bool on = false;
 };
-/// A slot goes and comes back; is moved away and back; loses pages at either end and gets them again; changes its flags:
-/// at once or later. Nothing may remember what it was.
+/// A slot goes and comes back; is moved away and back; loses pages at either end and gets them again; changes its
+/// flags: at once or later. Nothing may remember what it was.
 struct ChangeSlot {
   enum class How : std::uint8_t { Remove, Move, Resize, Flags };
   std::uint64_t slot = 0;
@@ -133,8 +133,8 @@ struct Starve {
   std::uint64_t after = 1;  ///< the allocation from now on that fails
 };
 
-using Deed = std::variant<Touch, Instruction, EditEntry, UndoEdit, DeviceWrite, TellAll, LoadCr3, Toggle, SwitchMode, Invlpg,
-                          FlushAll, MoveFrames, ShareFrames, MakeRom, ChangeSlot, UseLog, Upkeep, Starve>;
+using Deed = std::variant<Touch, Instruction, EditEntry, UndoEdit, DeviceWrite, TellAll, LoadCr3, Toggle, SwitchMode,
+                          Invlpg, FlushAll, MoveFrames, ShareFrames, MakeRom, ChangeSlot, UseLog, Upkeep, Starve>;
 
 struct Action {
   unsigned vcpu = 0;         ///< which vCPU does it, where a vCPU does

@@ -40,6 +40,7 @@ class Agents {
   void resume(unsigned agent) {
     Agents* const outer = std::exchange(current_, this);
     running_ = agent;
+    const Unseen unseen;
     Fiber::switch_to(main_, agents_[agent].fiber);
     current_ = outer;
   }
@@ -100,6 +101,7 @@ class Agents {
   }
   void hand_over(bool waits) {
     waits_ = waits ? waits_ + 1 : 0;
+    const Unseen unseen;
     Fiber::switch_to(agents_[running_].fiber, main_);
   }
 

@@ -270,7 +270,8 @@ class Checker final : public MachineObserver {
     const Machine& m = model_.machine;
     const std::uint64_t a = page << 12, gfn = gfn_of(e, page);
     if (!model_.memory(gfn)) return "no slot owns that frame";
-    if (m.small_code && e.shift > kPageShift && (e.rights & (model_.second_level() ? 4U : unsigned{Access::kExec})) != 0)
+    if (m.small_code && e.shift > kPageShift &&
+        (e.rights & (model_.second_level() ? 4U : unsigned{Access::kExec})) != 0)
       return "code may run from a large page";
     if (writable(e) && m.read_only(gfn)) return "it is read-only memory, and may be written";
     if (writable(e) && m.copy_on_write(gfn)) return "the host shares that frame, and it may be written";

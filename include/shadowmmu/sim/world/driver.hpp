@@ -255,7 +255,6 @@ class Driver : public GuestActions {
     tell([&] { return "host: allocation " + std::to_string(x.after) + " from now fails"; });
     machine_.fail_in = x.after;
   }
-  
 };
 
 }  // namespace shadowmmu::sim::world

@@ -317,8 +317,8 @@ class GuestActions : public Accesses {
     if (by == By::Store && frame_of(e.at).value() >= GuestMap::kLow) by = By::Device;
     tell([&] {
       constexpr const char* kBy[] = {"stores", "a device stores", "a device stores"};
-      return who(n) + kBy[static_cast<unsigned>(by)] + " " + e.place + " (gpa " + hex(e.at.value()) + "): " +
-             words_of(g, e.level, was) + " becomes " + words_of(g, e.level, entry) +
+      return who(n) + kBy[static_cast<unsigned>(by)] + " " + e.place + " (gpa " + hex(e.at.value()) +
+             "): " + words_of(g, e.level, was) + " becomes " + words_of(g, e.level, entry) +
              (by == By::DeviceLate ? " (unreported)" : "");
     });
     switch (by) {
@@ -356,7 +356,7 @@ class GuestActions : public Accesses {
     const bool keep = pcide && value >> 63 != 0;
     const std::uint64_t root = pcide ? value & ~(std::uint64_t{1} << 63) : value;
     const auto fresh = Oracle<Machine>::read_pdptes(machine_, root);
-    const bool legal = g.mode == Mode::Pae    ? Oracle<Machine>::pdptes_loadable(fresh, G::kMaxPhys)
+    const bool legal = g.mode == Mode::Pae     ? Oracle<Machine>::pdptes_loadable(fresh, G::kMaxPhys)
                        : g.mode == Mode::Long4 ? root >> G::kMaxPhys == 0
                                                : true;
     if (legal) {

@@ -137,9 +137,7 @@ class GuestMemory : public host::Arena {
     return GuestMap::kNone;
   }
   /// Returns: whether the frame is a device's memory, whatever the guest makes of it.
-  [[nodiscard]] bool device(std::uint64_t gfn) const noexcept {
-    return config_.memory_types && gfn >= GuestMap::kHigh;
-  }
+  [[nodiscard]] bool device(std::uint64_t gfn) const noexcept { return config_.memory_types && gfn >= GuestMap::kHigh; }
   [[nodiscard]] MemoryType type_of(std::uint64_t gfn) const noexcept {
     if (!config_.memory_types) return MemoryType::WriteBack;
     if (device(gfn)) return MemoryType::Uncached;

@@ -13,8 +13,8 @@
 #include "shadowmmu/sim/world/past.hpp"
 
 /// What is known of the guest and its host, whatever MMU lies between: registers, slots, logs; and what each vCPU's TLB
-/// may still say beside what the tables say now (past.hpp). An MMU may answer by a translation that is out of date exactly as long
-/// as a TLB may hold it, or as long as nobody has told it of the write that outdates it.
+/// may still say beside what the tables say now (past.hpp). An MMU may answer by a translation that is out of date
+/// exactly as long as a TLB may hold it, or as long as nobody has told it of the write that outdates it.
 namespace shadowmmu::sim::world {
 
 class Model {
@@ -60,7 +60,8 @@ class Model {
     else
       build(seed);
     for (std::uint64_t f = GuestMap::kFirstTable; f < table_end(); ++f) tables_.push_back(f);
-    if (!second_level) tables_.insert(tables_.end(), {GuestMap::kZeroTable, GuestMap::kBigTables, GuestMap::kBigTables + 1});
+    if (!second_level)
+      tables_.insert(tables_.end(), {GuestMap::kZeroTable, GuestMap::kBigTables, GuestMap::kBigTables + 1});
     mirror_.resize(tables_.size() * 512);
     for (std::size_t i = 0; i < tables_.size(); ++i)
       std::memcpy(&mirror_[i * 512], machine.guest_page(Gfn{tables_[i]}), kPageSize);
@@ -70,11 +71,8 @@ class Model {
   Vcpu vcpu[kVcpus]{Vcpu{machine}, Vcpu{machine}};
   /// Tables and some data; data that may go away for a while; the rest; one that can be a host page of 1 GiB; one above
   /// 4 GiB.
-  std::array<Slot, kSlots> slots{{{0, 0},
-                                  {0, 0},
-                                  {0, 0},
-                                  {GuestMap::kBig, GuestMap::kBigPages},
-                                  {GuestMap::kHigh, GuestMap::kHighPages}}};
+  std::array<Slot, kSlots> slots{
+      {{0, 0}, {0, 0}, {0, 0}, {GuestMap::kBig, GuestMap::kBigPages}, {GuestMap::kHigh, GuestMap::kHighPages}}};
   std::set<std::uint64_t> logged_writes;  ///< gfns written since their slot's log was last fetched
   std::set<std::uint64_t> untold_writes;  ///< gfns written by a CPU of which the Host was not told yet
   std::uint64_t version = 0;              ///< counts what may make a cached translation illegal
@@ -89,13 +87,24 @@ class Model {
   /// Returns: a frame that a guest's page may lead to: mostly data; now and then the last or first of a slot, of a
   /// host page, of a word of a log, or of what an MMU's own entries can name; or what no slot owns.
   [[nodiscard]] std::uint64_t some_frame(std::uint64_t choice) const noexcept {
-    const std::uint64_t kEnds[] = {data_ + 59, data_ + 60, data_ + 89, data_ + 90, 255, data_ + 90 + 63, 1023, 1024,
-                                   1535, kLowPages - 1, GuestMap::kBig, GuestMap::kBig + 511,
-                                   GuestMap::kBig + GuestMap::kBigPages - 1, GuestMap::kHigh,
+    const std::uint64_t kEnds[] = {data_ + 59,
+                                   data_ + 60,
+                                   data_ + 89,
+                                   data_ + 90,
+                                   255,
+                                   data_ + 90 + 63,
+                                   1023,
+                                   1024,
+                                   1535,
+                                   kLowPages - 1,
+                                   GuestMap::kBig,
+                                   GuestMap::kBig + 511,
+                                   GuestMap::kBig + GuestMap::kBigPages - 1,
+                                   GuestMap::kHigh,
                                    GuestMap::kHigh + GuestMap::kHighPages - 1};
-    constexpr std::uint64_t kNobodys[] = {kLowPages, GuestMap::kLow + 3, GuestMap::kBig - 1, 0x90000,
-                                          GuestMap::kHigh + GuestMap::kHighPages, 0xffff'ffff, 0x1'0000'0000,
-                                          0x3'ffff'ffff};
+    constexpr std::uint64_t kNobodys[] = {
+        kLowPages,   GuestMap::kLow + 3, GuestMap::kBig - 1, 0x90000, GuestMap::kHigh + GuestMap::kHighPages,
+        0xffff'ffff, 0x1'0000'0000,      0x3'ffff'ffff};
     const std::uint64_t x = choice >> 16;
     switch (choice >> 8 & 15) {
       case 0:
@@ -164,8 +173,8 @@ class Model {
       std::uint64_t before = 0;
       unsigned untold = 0;
       if (!machine.read(Gpa{word}, 8, before)) continue;
-      for (std::uint64_t half = std::max(word, at.value() & ~std::uint64_t{3}); half < word + 8 && half < at.value() + bytes;
-           half += 4)
+      for (std::uint64_t half = std::max(word, at.value() & ~std::uint64_t{3});
+           half < word + 8 && half < at.value() + bytes; half += 4)
         untold |= told ? 0U : 1U << (half >> 2 & 1);
       past_.overwritten(word, before, version, untold);
     }
@@ -182,7 +191,9 @@ class Model {
   /// Returns: whether anything but what the tables say now is a legal answer for `a`.
   [[nodiscard]] bool doubtful(unsigned n, std::uint64_t a) const {
     bool doubt = vcpu[n].space().all;
-    if (!doubt) each_lead(vcpu[n], a, [&](const Lead& l) { doubt = doubt || l.past; }, doubt);
+    if (!doubt)
+      each_lead(
+          vcpu[n], a, [&](const Lead& l) { doubt = doubt || l.past; }, doubt);
     return doubt;
   }
   /// Returns: whether the vCPU may go by a translation of `a` to gfn that the tables do not say any more.
@@ -190,8 +201,8 @@ class Model {
     const Vcpu& c = vcpu[n];
     bool legal = c.space().all, doubt = false;
     if (!legal)
-      each_lead(c, a,
-                [&](const Lead& l) { legal = legal || (l.past && l.gfn == gfn && allowed(c, l.rights, r, m)); }, doubt);
+      each_lead(
+          c, a, [&](const Lead& l) { legal = legal || (l.past && l.gfn == gfn && allowed(c, l.rights, r, m)); }, doubt);
     return legal;
   }
 
@@ -350,7 +361,8 @@ class Model {
             g.map(m, root, Guest<Machine>::kLinear + (f << 12), f, 0x67, 2);
         share_tables(m, r, root);
         for (const std::uint64_t a : universe(m))
-          if (a - kLarge >= kLargeSpan && (r == 0 || a % kFar != 0) && a - kHuge >= (1U << 30) && (m != Mode::Pae || r != 0 || a >> 21 != kFirst >> 21))
+          if (a - kLarge >= kLargeSpan && (r == 0 || a % kFar != 0) && a - kHuge >= (1U << 30) &&
+              (m != Mode::Pae || r != 0 || a >> 21 != kFirst >> 21))
             g.map(m, root, a, data_ + (a >> 12) % 40 + r * 40, rights_of_page((a >> 12) + r));
         // The same memory twice, once read-only; one page, and what may be one in the middle of low memory.
         const std::uint64_t step = m == Mode::Bits32 ? 1024 : 512;
@@ -371,7 +383,7 @@ class Model {
     if ((m == Mode::Long4 && r != 1) || (m == Mode::Pae && r == 0)) g.put(m, root, kFirst, 2, place << 12 | 7);
   }
   static constexpr std::uint64_t kFar = std::uint64_t{1} << 43;  ///< pages that share no table but the root
-  static constexpr std::uint64_t kFirst = 0x0040'0000;  ///< where pages of the guest's begin
+  static constexpr std::uint64_t kFirst = 0x0040'0000;           ///< where pages of the guest's begin
   static constexpr std::uint64_t kLarge = 0x9000'0000, kLargeSpan = 1U << 23;  ///< large pages of the guest
   static constexpr std::uint64_t kHuge = 0x1'4000'0000;                        ///< 1 GiB
   [[nodiscard]] static std::vector<std::uint64_t> addresses(Mode m) {
@@ -382,7 +394,8 @@ class Model {
     for (std::uint64_t i = 0; i < 3; ++i) v.push_back(0x8000'0000 + i * 0x1000);
     v.push_back(0x005f'f000);  // the last entry of a table
     v.push_back(0x3fff'f000);  // and of the table above
-    for (const std::uint64_t i : {0, 0x5000, 0x1f'f000, 0x20'0000, 0x40'0000, 0x5f'f000, 0x60'3000}) v.push_back(kLarge + i);
+    for (const std::uint64_t i : {0, 0x5000, 0x1f'f000, 0x20'0000, 0x40'0000, 0x5f'f000, 0x60'3000})
+      v.push_back(kLarge + i);
     if (m == Mode::Long4) {
       for (std::uint64_t i = 0; i < 4; ++i) v.push_back(0xffff'8000'0000'0000 + i * 0x2000);
       for (const std::uint64_t i : {0, 0x0123'4000, 0x3fff'f000}) v.push_back(kHuge + i);
