@@ -235,7 +235,8 @@ class Accesses {
   }
   /// Effects: guest memory is written in place of the MMU's mappings, and the MMU told.
   void write_and_tell(Gpa at, unsigned bytes, std::uint64_t value) {
-    const bool apart = !alone();
+    // While the MMU is told, others may act: until then it cannot know.
+    const bool apart = agents_ != nullptr;
     const unsigned writing = model_.write_begins(frame_of(at).value());
     model_.changing(at, bytes, !apart, [&] { static_cast<void>(machine_.write(at, bytes, value)); });
     check_.memory_changed();
@@ -271,6 +272,8 @@ class Accesses {
       if (choice % 8 == 0) return (GuestMap::kBig + x % 4 * 512 + (x / 4 % 4 * 511 + x / 16 % 2) % 512) << 12;
       if (choice % 8 == 1 && model_.second_level()) return (GuestMap::kHigh + x % 70) << 12;
       if (choice % 8 == 2) return (model_.some_frame(choice >> 4) & (model_.second_level() ? ~0ULL : 0xfffffULL)) << 12;
+      // The last frame of a region and the first of the next.
+      if (choice % 8 == 3) return (512 + x % 4 / 2 * 512 - 1 + x % 2) << 12;
       return (choice % 16 < 8 ? x % 2060 : model_.data() + x % 60) << 12;
     }
     const auto& v = model_.universe(g.mode);

@@ -62,11 +62,15 @@ struct EditEntry {
   std::uint64_t value = 0;
   By by = By::Store;
   Then then = Then::Forgets;
+  bool uses = false;  ///< and uses the page
+  Reach reach{};
 };
 /// The entry that was edited last, whoever did it, becomes what it was before.
 struct UndoEdit {
   By by = By::Store;
   Then then = Then::Forgets;
+  bool uses = false;
+  Reach reach{};
 };
 /// A device writes bytes of a table: any width, any alignment.
 struct DeviceWrite {

@@ -130,6 +130,7 @@ class Checker final : public MachineObserver {
     Machine& m = model_.machine;
     const std::uint64_t gfn = m.gfn_at(got.hpa);
     if (!model_.memory(gfn) && !model_.changing_slot(gfn)) return fail("an access reached a frame that no slot owns");
+    model_.reached(gfn);
     if (x.request.write) {
       if (m.read_only(gfn) && !model_.changing_slot(gfn)) return fail("a write reached read-only memory");
       if (m.copy_on_write(gfn)) return fail("a write reached a frame that the host shares");

@@ -21,10 +21,8 @@ class Driver : public GuestActions {
       for (unsigned i = 0; i < Model::kSlots; ++i)
         if (!subject_.add_slot(place_of(i)).ok()) check_.fail("a slot cannot be added");
     if (model_.second_level()) return;
-    for (unsigned n = 0; n < Model::kVcpus; ++n) {
-      switch_mode(n, {first, root});
-      if (pcids && first == Mode::Long4) act(n, Toggle{Bit::Pcide, true});
-    }
+    pcids_ = pcids && subject_.has_pcid();
+    for (unsigned n = 0; n < Model::kVcpus; ++n) switch_mode(n, {first, root});
   }
 
   /// Effects: one action, whole; handed over in the middle of it where agents are at work.
@@ -75,6 +73,10 @@ class Driver : public GuestActions {
   /// Returns: mostly frames in use, now and then the last of a large page; the guest's own tables mostly stay in their
   /// one host page.
   [[nodiscard]] Gfn to_move(std::uint64_t gfn, std::uint64_t pages, std::uint64_t choice) const {
+    if (choice % 8 > 4) {
+      const std::uint64_t recent = model_.recent(gfn);
+      if (recent + pages <= Model::kLowPages && (recent >= 512 || !machine_.whole(0))) return Gfn{recent};
+    }
     if (choice % 8 == 0) return Gfn{(gfn % 3 + 1) * 512 + 511 - (pages - 1)};
     Gfn first{choice % 4 != 0 ? model_.data() + gfn % 120 : gfn % (Model::kLowPages - pages)};
     if (first < Gfn{512} && machine_.whole(0) && choice % 16 != 4) first = first + 512;
@@ -86,7 +88,10 @@ class Driver : public GuestActions {
       check_.fail("the Host was not told of a write to gfn " + hex(g));
   }
   void act(unsigned, const ShareFrames& x) {
-    const Gfn first{model_.data() + x.gfn % 120};
+    Gfn first{model_.data() + x.gfn % 120};
+    if (const std::uint64_t g = model_.recent(x.gfn >> 8);
+        x.gfn % 2 == 0 && g >= model_.data() && g + 4 < Model::kLowPages)
+      first = Gfn{g};
     tell([&] {
       return "host: shares gfns " + hex(first.value()) + " +" + std::to_string(x.pages) + " until they are written";
     });
@@ -98,6 +103,8 @@ class Driver : public GuestActions {
   void act(unsigned, const MakeRom& x) {
     const bool table = !model_.second_level() && x.gfn % 4 == 0;
     Gfn g{table ? model_.tables()[(x.gfn >> 8) % model_.tables().size()] : model_.data() + 40 + (x.gfn >> 8) % 4};
+    if (const std::uint64_t recent = model_.recent(x.gfn >> 8); x.gfn % 4 == 1 && recent >= model_.data())
+      g = Gfn{recent};
     if (g >= Gfn{GuestMap::kLow} || (g < Gfn{512} && machine_.whole(0) && x.gfn % 16 != 0))
       g = Gfn{model_.data() + 40 + x.gfn % 4};
     tell([&] { return "host: gfn " + hex(g.value()) + (x.on ? " becomes ROM" : " may be written"); });

@@ -52,20 +52,24 @@ class Generator {
     e.upper = rng_.chance(1, 3);
     e.depth = rng_.next();
     // To take away and to bring back is what guests do most.
-    e.change = rng_.chance(1, 5) ? Change::FlipPresent
-                                 : static_cast<Change>(rng_.below(static_cast<std::uint64_t>(Change::Count)));
+    const std::uint64_t often = rng_.below(16);
+    e.change = often < 2   ? Change::FlipPresent
+               : often < 3 ? Change::FlipLarge
+                           : static_cast<Change>(rng_.below(static_cast<std::uint64_t>(Change::Count)));
     e.value = rng_.next();
     e.by = by();
     e.then = then();
+    e.uses = rng_.flip();
+    e.reach = reach();
     return e;
   }
   [[nodiscard]] By by() {
     const std::uint64_t b = rng_.below(8);
-    return b < 5 ? By::Store : b < 7 ? By::Device : By::DeviceLate;
+    return b < 4 ? By::Store : b < 6 ? By::Device : By::DeviceLate;
   }
   [[nodiscard]] Then then() {
     const std::uint64_t b = rng_.below(8);
-    return b < 2 ? Then::Forgets : b < 4 ? Then::LoadsCr3 : Then::Flushes;
+    return b < 3 ? Then::Forgets : b < 4 ? Then::LoadsCr3 : Then::Flushes;
   }
   [[nodiscard]] LoadCr3 load() {
     LoadCr3 l{rng_.next(), rng_.chance(1, 3), static_cast<unsigned>(rng_.below(3)), rng_.flip()};
@@ -104,7 +108,7 @@ class Generator {
     if (kind >= 156) return SwitchMode{static_cast<Mode>(rng_.below(4)), rng_.next()};
     if (kind >= 152) return slot();
     if (kind >= 140) {
-      if (!second_level_) return UndoEdit{by(), then()};
+      if (!second_level_) return UndoEdit{by(), then(), rng_.flip(), reach()};
       return kind < 146 ? Deed{MoveFrames{rng_.next(), 1 + rng_.below(3), rng_.next(), rng_.next()}} : Deed{touch()};
     }
     Instruction i;

@@ -16,11 +16,7 @@ class GuestActions : public Accesses {
 
   void act(unsigned n, const Touch& t) {
     const std::uint64_t a = some_address(n, t.place) + t.offset;
-    for (unsigned i = 0; i < t.times && ok(); ++i) {
-      tell([&] { return who(n) + words_of(t.reach[i]) + " at " + hex(a); });
-      // Never store rubbish over a table by chance: accesses only touch; edits do the writing.
-      access(n, a, t.reach[i]);
-    }
+    for (unsigned i = 0; i < t.times && ok(); ++i) use(n, a, t.reach[i]);
   }
   void act(unsigned n, const Instruction& t) {
     std::vector<One> all;
@@ -72,6 +68,7 @@ class GuestActions : public Accesses {
     std::uint64_t entry = s.entry;
     if (!changed(g, e, s, entry)) return;
     put(n, {s.at, a, s.level, g.width(), steps.place(which)}, s.entry, entry, e.by, e.then);
+    if (e.uses && ok()) use(n, a, e.reach);
   }
   void act(unsigned n, const UndoEdit& u) {
     const G& g = guest(n);
@@ -79,6 +76,7 @@ class GuestActions : public Accesses {
     std::uint64_t now = 0;
     if (!machine_.read(last_edit_.at.at, last_edit_.at.width, now)) return;
     put(n, Edited{last_edit_.at}, now, last_edit_.was, u.by, u.then);
+    if (u.uses && ok()) use(n, last_edit_.at.address, u.reach);
   }
   void act(unsigned, const DeviceWrite& d) {
     if (model_.second_level()) return;
@@ -204,9 +202,17 @@ class GuestActions : public Accesses {
     k.cr0 |= cr0::kPg;
     if (w.mode == Mode::Long4) k.efer |= efer::kLme | efer::kLma;
     apply(n, k, w.mode);
+    if (ok() && w.mode == Mode::Long4 && pcids_) act(n, Toggle{Bit::Pcide, true});
   }
 
+  bool pcids_ = false;  ///< the guest uses PCIDs wherever it can
+
  private:
+  void use(unsigned n, std::uint64_t a, const Reach& x) {
+    tell([&] { return who(n) + words_of(x) + " at " + hex(a); });
+    // Never store rubbish over a table by chance: accesses only touch; edits do the writing.
+    access(n, a, x);
+  }
   /// One of an instruction's accesses.
   struct One {
     std::uint64_t address = 0;
@@ -300,7 +306,7 @@ class GuestActions : public Accesses {
   /// Returns: where a large page may lie: in the big slot, or in the middle of low memory.
   [[nodiscard]] static std::uint64_t large_frame(unsigned level, unsigned width, std::uint64_t choice) {
     if (level == 3) return GuestMap::kBig;
-    if (choice / 8 % 4 == 0) return 1024;
+    if (choice / 8 % 4 == 0) return choice / 32 % 4 == 0 ? GuestMap::kZeroTable : 1024;
     return GuestMap::kBig + choice % 8 * (width == 8 ? 512 : 1024);
   }
   /// An entry, the address by whose path it was found, and its name in the story.

@@ -206,6 +206,17 @@ class Model {
     return legal;
   }
 
+  // --- what is used ------------------------------------------------------------------------------------------------
+  /// A CPU reached the frame.
+  void reached(std::uint64_t gfn) {
+    if (gfn < kLowPages) recent_[next_recent_++ % recent_.size()] = gfn;
+  }
+  /// Returns: a frame of low memory that a CPU reached not long ago; the first of the data where none has.
+  [[nodiscard]] std::uint64_t recent(std::uint64_t choice) const {
+    const std::uint64_t g = recent_[choice % recent_.size()];
+    return g != 0 ? g : data_;
+  }
+
   // --- what is written -----------------------------------------------------------------------------------------------
   /// A CPU wrote the frame, in one step: the next fetch of its slot's log must name it.
   void wrote(std::uint64_t gfn) { write_ends(write_begins(gfn)); }
@@ -362,14 +373,15 @@ class Model {
         share_tables(m, r, root);
         for (const std::uint64_t a : universe(m))
           if (a - kLarge >= kLargeSpan && (r == 0 || a % kFar != 0) && a - kHuge >= (1U << 30) &&
-              (m != Mode::Pae || r != 0 || a >> 21 != kFirst >> 21))
-            g.map(m, root, a, data_ + (a >> 12) % 40 + r * 40, rights_of_page((a >> 12) + r));
-        // The same memory twice, once read-only; one page, and what may be one in the middle of low memory.
+              (m != Mode::Pae || a >> 21 != kFirst >> 21))
+            g.map(m, root, a, a == kDevice ? 0xfee00 : data_ + (a >> 12) % 40 + r * 40, rights_of_page((a >> 12) + r));
+        // The same memory twice, once not for all; one page, and what may be one in the middle of low memory.
         const std::uint64_t step = m == Mode::Bits32 ? 1024 : 512;
         g.map(m, root, kLarge, GuestMap::kBig + step * (r + 1), 7, 2);
         if (m != Mode::Bits32) g.map(m, root, kLarge + (1U << 21), GuestMap::kHigh + r, 7);
         g.map(m, root, kLarge + (1U << 22), GuestMap::kBig + step * (r + 1), r == 0 ? 5 : 1, 2);
         if (m != Mode::Bits32) g.map(m, root, kLarge + (3U << 21), 1024, 7, 2);
+        if (m != Mode::Bits32) g.map(m, root, kLarge + (4U << 21), 1024, r == 0 ? 5 : 3, 2);
         if (m == Mode::Long4) g.map(m, root, kHuge, GuestMap::kBig, r == 1 ? 5 : 7, 3);
       }
     g.table_end = g.next_frame;
@@ -379,12 +391,14 @@ class Model {
   /// Leaf tables that lie where a large page could begin, inside of one, and in two paging modes at once.
   void share_tables(Mode m, unsigned r, std::uint64_t root) {
     Guest<Machine>& g = vcpu[0].guest;
-    const std::uint64_t place = m == Mode::Long4 && r == 2 ? GuestMap::kBigTables : GuestMap::kZeroTable;
-    if ((m == Mode::Long4 && r != 1) || (m == Mode::Pae && r == 0)) g.put(m, root, kFirst, 2, place << 12 | 7);
+    if (m == Mode::Bits32) return;
+    if (m == Mode::Long4) shared_[r] = r == 0 ? GuestMap::kZeroTable : r == 2 ? GuestMap::kBigTables : g.next_frame++;
+    g.put(m, root, kFirst, 2, shared_[r] << 12 | 7);
   }
+  static constexpr std::uint64_t kDevice = 0x0060'3000;          ///< leads to no memory
   static constexpr std::uint64_t kFar = std::uint64_t{1} << 43;  ///< pages that share no table but the root
   static constexpr std::uint64_t kFirst = 0x0040'0000;           ///< where pages of the guest's begin
-  static constexpr std::uint64_t kLarge = 0x9000'0000, kLargeSpan = 1U << 23;  ///< large pages of the guest
+  static constexpr std::uint64_t kLarge = 0x9000'0000, kLargeSpan = 1U << 24;  ///< large pages of the guest
   static constexpr std::uint64_t kHuge = 0x1'4000'0000;                        ///< 1 GiB
   [[nodiscard]] static std::vector<std::uint64_t> addresses(Mode m) {
     std::vector<std::uint64_t> v;
@@ -394,8 +408,8 @@ class Model {
     for (std::uint64_t i = 0; i < 3; ++i) v.push_back(0x8000'0000 + i * 0x1000);
     v.push_back(0x005f'f000);  // the last entry of a table
     v.push_back(0x3fff'f000);  // and of the table above
-    for (const std::uint64_t i : {0, 0x5000, 0x1f'f000, 0x20'0000, 0x40'0000, 0x5f'f000, 0x60'3000})
-      v.push_back(kLarge + i);
+    for (const std::uint64_t i : {0, 0x5000, 0x1f'f000, 0x20'0000, 0x40'0000, 0x5f'f000, 0x60'3000, 0x80'3000})
+      if (m != Mode::Bits32 || i < 0x80'0000) v.push_back(kLarge + i);
     if (m == Mode::Long4) {
       for (std::uint64_t i = 0; i < 4; ++i) v.push_back(0xffff'8000'0000'0000 + i * 0x2000);
       for (const std::uint64_t i : {0, 0x0123'4000, 0x3fff'f000}) v.push_back(kHuge + i);
@@ -420,6 +434,9 @@ class Model {
   std::map<unsigned, Writing> writing_;
   unsigned last_write_ = 0;
   Past past_;
+  std::array<std::uint64_t, 8> recent_{};
+  unsigned next_recent_ = 0;
+  std::uint64_t shared_[Guest<Machine>::kRoots] = {};  ///< leaf tables that two paging modes share
 };
 
 }  // namespace shadowmmu::sim::world
