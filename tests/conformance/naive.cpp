@@ -68,6 +68,7 @@ class Naive {
   }
   int set_cr3(unsigned n, std::uint64_t value) {
     Vcpu& v = vcpu_[n];
+    if (long_mode(v) && (value & bits(63, cpu_.guest_address_bits)) != 0) return 1;
     if (paging(v) && (v.cr4 & kCr4Pae) != 0 && !long_mode(v) && !load_pdptes(v, value)) return 1;
     v.cr3 = value;
     start_anew(n);

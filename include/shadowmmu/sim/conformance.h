@@ -80,6 +80,7 @@ struct shadowmmu_kit_cpu {
   unsigned host_address_bits, guest_address_bits; /* MAXPHYADDR */
   int second_level;                               /* the guest's addresses are guest physical: EPT */
   int accessed_dirty;                             /* second_level: the hardware keeps A and D */
+  int large_1g;                                   /* the tables may map pages of 1 GiB */
 };
 
 struct shadowmmu_kit_mmu {

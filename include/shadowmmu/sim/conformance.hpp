@@ -19,7 +19,8 @@ class ForeignSubject final : public world::Subject {
   ForeignSubject(const shadowmmu_kit_mmu& mmu, world::Machine& machine, const world::MachineConfig& config)
       : mmu_(mmu) {
     const shadowmmu_kit_cpu cpu{config.host_address_bits, world::Guest<world::Machine>::kMaxPhys,
-                                config.second_level ? 1 : 0, config.ept.accessed_dirty ? 1 : 0};
+                                config.second_level ? 1 : 0, config.ept.accessed_dirty ? 1 : 0,
+                                config.large_1g ? 1 : 0};
     self_ = mmu_.create(reinterpret_cast<shadowmmu_kit_machine*>(&machine), &cpu);
     if (self_ != nullptr && mmu_.table != nullptr)
       machine.foreign_tables = [this](Hpa p) { return mmu_.table(self_, p.value()); };

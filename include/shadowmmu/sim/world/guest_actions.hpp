@@ -371,7 +371,8 @@ class GuestActions : public Accesses {
       if (g.mode == Mode::Pae) g.pdptes = fresh;
     }
     const ControlOutcome o = left(n).set_cr3(n, value);
-    if ((o == ControlOutcome::Done) != legal) check_.fail("MOV to CR3 and the PDPTEs disagree");
+    if ((o == ControlOutcome::Done) != legal)
+      check_.fail(legal ? "MOV to CR3 was refused" : "MOV to CR3 must be refused");
   }
   /// The vCPU, out of the guest: its next access comes after enter().
   Subject& left(unsigned n) {
@@ -406,7 +407,8 @@ class GuestActions : public Accesses {
       model_.version += 1;
     }
     const ControlOutcome o = left(n).set_control(n, k);
-    if ((o == ControlOutcome::Done) != legal) check_.fail("a control write and the PDPTEs disagree");
+    if ((o == ControlOutcome::Done) != legal)
+      check_.fail(legal ? "a control write was refused" : "a control write must be refused");
   }
   void invlpg(unsigned n, std::uint64_t a) {
     tell([&] { return who(n) + "INVLPG " + hex(a); });

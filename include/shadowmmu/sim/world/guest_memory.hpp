@@ -27,6 +27,7 @@ struct MachineConfig {
   unsigned big_level = 1;     ///< size of the host pages under the big slot: 1 to 3
   bool below_4g = false;      ///< where guest memory lies
   bool memory_types = false;  ///< some of guest memory is not write-back
+  bool devices = false;       ///< with memory_types: the high slot is a device's memory
   bool large_1g = true;       ///< the CPUs map pages of 1 GiB
 };
 
@@ -84,7 +85,7 @@ class GuestMemory : public host::Arena {
       if (!b.writable) b.level = Level{1};
     } else if (gfn < GuestMap::kHigh) {
       b.level = Level{config_.big_level};
-    } else if (config_.memory_types) {
+    } else if (device(gfn)) {
       b.kind = Backing::Kind::Device;
     }
     return b;
@@ -137,7 +138,9 @@ class GuestMemory : public host::Arena {
     return GuestMap::kNone;
   }
   /// Returns: whether the frame is a device's memory, whatever the guest makes of it.
-  [[nodiscard]] bool device(std::uint64_t gfn) const noexcept { return config_.memory_types && gfn >= GuestMap::kHigh; }
+  [[nodiscard]] bool device(std::uint64_t gfn) const noexcept {
+    return config_.devices && config_.memory_types && gfn >= GuestMap::kHigh;
+  }
   [[nodiscard]] MemoryType type_of(std::uint64_t gfn) const noexcept {
     if (!config_.memory_types) return MemoryType::WriteBack;
     if (device(gfn)) return MemoryType::Uncached;
