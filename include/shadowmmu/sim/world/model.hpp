@@ -408,11 +408,11 @@ class Model {
     for (std::uint64_t i = 0; i < 3; ++i) v.push_back(0x8000'0000 + i * 0x1000);
     v.push_back(0x005f'f000);  // the last entry of a table
     v.push_back(0x3fff'f000);  // and of the table above
-    for (const std::uint64_t i : {0, 0x5000, 0x1f'f000, 0x20'0000, 0x40'0000, 0x5f'f000, 0x60'3000, 0x80'3000})
+    for (const unsigned i : {0U, 0x5000U, 0x1f'f000U, 0x20'0000U, 0x40'0000U, 0x5f'f000U, 0x60'3000U, 0x80'3000U})
       if (m != Mode::Bits32 || i < 0x80'0000) v.push_back(kLarge + i);
     if (m == Mode::Long4) {
       for (std::uint64_t i = 0; i < 4; ++i) v.push_back(0xffff'8000'0000'0000 + i * 0x2000);
-      for (const std::uint64_t i : {0, 0x0123'4000, 0x3fff'f000}) v.push_back(kHuge + i);
+      for (const unsigned i : {0U, 0x0123'4000U, 0x3fff'f000U}) v.push_back(kHuge + i);
       for (std::uint64_t i = 1; i < 5; ++i) v.push_back(kFar * i);
     }
     return v;
