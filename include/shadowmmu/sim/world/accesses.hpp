@@ -271,10 +271,11 @@ class Accesses {
       // At both ends of large pages, too.
       if (choice % 8 == 0) return (GuestMap::kBig + x % 4 * 512 + (x / 4 % 4 * 511 + x / 16 % 2) % 512) << 12;
       if (choice % 8 == 1 && model_.second_level()) return (GuestMap::kHigh + x % 70) << 12;
-      if (choice % 8 == 2) return (model_.some_frame(choice >> 4) & (model_.second_level() ? ~0ULL : 0xfffffULL)) << 12;
+      if (choice % 8 == 2)
+        return (model_.layout().some_frame(choice >> 4) & (model_.second_level() ? ~0ULL : 0xfffffULL)) << 12;
       // The last frame of a region and the first of the next.
       if (choice % 8 == 3) return (512 + x % 4 / 2 * 512 - 1 + x % 2) << 12;
-      return (choice % 16 < 8 ? x % 2060 : model_.data() + x % 60) << 12;
+      return (choice % 16 < 8 ? x % 2060 : model_.layout().data() + x % 60) << 12;
     }
     const auto& v = model_.universe(g.mode);
     if (choice % 8 == 0) return G::kLinear + (x % 2060 << 12);

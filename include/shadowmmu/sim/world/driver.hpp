@@ -75,10 +75,10 @@ class Driver : public GuestActions {
   [[nodiscard]] Gfn to_move(std::uint64_t gfn, std::uint64_t pages, std::uint64_t choice) const {
     if (choice % 8 > 4) {
       const std::uint64_t recent = model_.recent(gfn);
-      if (recent + pages <= Model::kLowPages && (recent >= 512 || !machine_.whole(0))) return Gfn{recent};
+      if (recent + pages <= GuestMap::kLowPages && (recent >= 512 || !machine_.whole(0))) return Gfn{recent};
     }
     if (choice % 8 == 0) return Gfn{(gfn % 3 + 1) * 512 + 511 - (pages - 1)};
-    Gfn first{choice % 4 != 0 ? model_.data() + gfn % 120 : gfn % (Model::kLowPages - pages)};
+    Gfn first{choice % 4 != 0 ? model_.layout().data() + gfn % 120 : gfn % (GuestMap::kLowPages - pages)};
     if (first < Gfn{512} && machine_.whole(0) && choice % 16 != 4) first = first + 512;
     return first;
   }
@@ -88,9 +88,9 @@ class Driver : public GuestActions {
       check_.fail("the Host was not told of a write to gfn " + hex(g));
   }
   void act(unsigned, const ShareFrames& x) {
-    Gfn first{model_.data() + x.gfn % 120};
+    Gfn first{model_.layout().data() + x.gfn % 120};
     if (const std::uint64_t g = model_.recent(x.gfn >> 8);
-        x.gfn % 2 == 0 && g >= model_.data() && g + 4 < Model::kLowPages)
+        x.gfn % 2 == 0 && g >= model_.layout().data() && g + 4 < GuestMap::kLowPages)
       first = Gfn{g};
     tell([&] {
       return "host: shares gfns " + hex(first.value()) + " +" + std::to_string(x.pages) + " until they are written";
@@ -102,11 +102,12 @@ class Driver : public GuestActions {
   }
   void act(unsigned, const MakeRom& x) {
     const bool table = !model_.second_level() && x.gfn % 4 == 0;
-    Gfn g{table ? model_.tables()[(x.gfn >> 8) % model_.tables().size()] : model_.data() + 40 + (x.gfn >> 8) % 4};
-    if (const std::uint64_t recent = model_.recent(x.gfn >> 8); x.gfn % 4 == 1 && recent >= model_.data())
+    Gfn g{table ? model_.tables()[(x.gfn >> 8) % model_.tables().size()]
+                : model_.layout().data() + 40 + (x.gfn >> 8) % 4};
+    if (const std::uint64_t recent = model_.recent(x.gfn >> 8); x.gfn % 4 == 1 && recent >= model_.layout().data())
       g = Gfn{recent};
     if (g >= Gfn{GuestMap::kLow} || (g < Gfn{512} && machine_.whole(0) && x.gfn % 16 != 0))
-      g = Gfn{model_.data() + 40 + x.gfn % 4};
+      g = Gfn{model_.layout().data() + 40 + x.gfn % 4};
     tell([&] { return "host: gfn " + hex(g.value()) + (x.on ? " becomes ROM" : " may be written"); });
     if (!x.on && table && machine_.read_only(g.value())) model_.doubt_everything();  // A and D may be owed since
     check_.rom_changes(g.value());

@@ -233,7 +233,7 @@ class GuestActions : public Accesses {
   bool changed(const G& g, const EditEntry& e, const Step& s, std::uint64_t& entry) {
     const std::uint64_t frame = frame_bits(g.mode);
     const unsigned width = g.width();
-    const auto gfn_of_data = [&] { return model_.some_frame(e.value) << 12 & frame; };
+    const auto gfn_of_data = [&] { return model_.layout().some_frame(e.value) << 12 & frame; };
     if (g.mode == Mode::Pae && s.level == 3) {
       // A PDPTE has few bits; the rest must be clear.
       entry ^= e.value % 4 != 0 ? 1 : std::uint64_t{1} << (e.value >> 8) % 64;

@@ -34,7 +34,7 @@ struct MachineConfig {
 /// Where guest memory is, in gfns. Low memory holds the guest's tables; the big slot can be one host page of 1 GiB; the
 /// high slot lies above 4 GiB.
 struct GuestMap {
-  static constexpr std::uint64_t kLow = 2048;
+  static constexpr std::uint64_t kLow = 2048, kLowPages = 2000;  ///< slots own so many of them
   static constexpr std::uint64_t kBig = 0x40000, kBigPages = 0x40000;
   static constexpr std::uint64_t kHigh = 0x100000, kHighPages = 64;
   static constexpr std::uint64_t kNone = ~std::uint64_t{0};

@@ -3,12 +3,12 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
-#include <iterator>
 #include <map>
 #include <set>
 #include <vector>
 
 #include "shadowmmu/sim/world/guest.hpp"
+#include "shadowmmu/sim/world/layout.hpp"
 #include "shadowmmu/sim/world/machine.hpp"
 #include "shadowmmu/sim/world/past.hpp"
 
@@ -39,18 +39,17 @@ class Model {
     unsigned logs = 0;  ///< how many were started
   };
   static constexpr unsigned kSlots = 5;
-  static constexpr std::uint64_t kLowPages = 2000;  ///< of low memory that slots own
 
-  /// `behind`: the guest's data lie behind the first 2 MiB, which are one slot's.
-  Model(Machine& m, std::uint64_t seed, bool second_level, bool slots_of_its_own, bool behind)
-      : machine(m), second_level_(second_level), data_(behind ? 512 : 200) {
+  Model(Machine& m, std::uint64_t seed, bool second_level, bool slots_of_its_own, const Layout& layout)
+      : machine(m), second_level_(second_level), layout_(layout) {
+    const std::uint64_t data = layout.data();
     if (!slots_of_its_own) {
-      slots[0] = Slot{0, kLowPages};
+      slots[0] = Slot{0, GuestMap::kLowPages};
       for (Slot* s : {&slots[1], &slots[2]}) *s = Slot{0, 0, 0, 0, true};
     } else {
-      slots[0] = Slot{0, data_ + 60};
-      slots[1] = Slot{data_ + 60, 30};
-      slots[2] = Slot{data_ + 90, kLowPages - data_ - 90};
+      slots[0] = Slot{0, data + 60};
+      slots[1] = Slot{data + 60, 30};
+      slots[2] = Slot{data + 90, GuestMap::kLowPages - data - 90};
     }
     for (const Slot& s : slots)
       if (!s.gone) machine.show(s.first, s.pages, true);
@@ -58,7 +57,9 @@ class Model {
     if (second_level)
       for (Vcpu& v : vcpu) v.guest.table_end = v.guest.next_frame;  // no tables of the guest's that concern the MMU
     else
-      build(seed);
+      layout_.build(vcpu[0].guest, seed);
+    vcpu[1].guest.table_end = table_end();
+    std::memcpy(vcpu[1].guest.roots, vcpu[0].guest.roots, sizeof vcpu[0].guest.roots);
     for (std::uint64_t f = GuestMap::kFirstTable; f < table_end(); ++f) tables_.push_back(f);
     if (!second_level)
       tables_.insert(tables_.end(), {GuestMap::kZeroTable, GuestMap::kBigTables, GuestMap::kBigTables + 1});
@@ -82,41 +83,10 @@ class Model {
   /// The frames in which the guest's tables lie.
   [[nodiscard]] const std::vector<std::uint64_t>& tables() const noexcept { return tables_; }
   [[nodiscard]] bool is_table(std::uint64_t gfn) const noexcept { return table_number(gfn) < tables_.size(); }
-  /// The guest's data begin here, and mostly lie in the hundred frames from here on.
-  [[nodiscard]] std::uint64_t data() const noexcept { return data_; }
-  /// Returns: a frame that a guest's page may lead to: mostly data; now and then the last or first of a slot, of a
-  /// host page, of a word of a log, or of what an MMU's own entries can name; or what no slot owns.
-  [[nodiscard]] std::uint64_t some_frame(std::uint64_t choice) const noexcept {
-    const std::uint64_t kEnds[] = {data_ + 59,
-                                   data_ + 60,
-                                   data_ + 89,
-                                   data_ + 90,
-                                   255,
-                                   data_ + 90 + 63,
-                                   1023,
-                                   1024,
-                                   1535,
-                                   kLowPages - 1,
-                                   GuestMap::kBig,
-                                   GuestMap::kBig + 511,
-                                   GuestMap::kBig + GuestMap::kBigPages - 1,
-                                   GuestMap::kHigh,
-                                   GuestMap::kHigh + GuestMap::kHighPages - 1};
-    constexpr std::uint64_t kNobodys[] = {
-        kLowPages,   GuestMap::kLow + 3, GuestMap::kBig - 1, 0x90000, GuestMap::kHigh + GuestMap::kHighPages,
-        0xffff'ffff, 0x1'0000'0000,      0x3'ffff'ffff};
-    const std::uint64_t x = choice >> 16;
-    switch (choice >> 8 & 15) {
-      case 0:
-      case 1:
-        return kEnds[x % std::size(kEnds)];
-      case 2:
-      case 3:
-        return kNobodys[x % std::size(kNobodys)];
-      default:
-        return data_ + x % 100;
-    }
-  }
+  /// The guest's addresses, tables and data.
+  [[nodiscard]] const Layout& layout() const noexcept { return layout_; }
+  /// Returns: addresses that the guest plays with.
+  [[nodiscard]] const std::vector<std::uint64_t>& universe(Mode m) const { return layout_.addresses(m); }
   [[nodiscard]] bool memory(std::uint64_t gfn) const noexcept { return machine.memory(gfn); }
   [[nodiscard]] Slot* slot_of(std::uint64_t gfn) noexcept {
     for (Slot& s : slots)
@@ -127,10 +97,6 @@ class Model {
     const Slot* s = slot_of(gfn);
     return s != nullptr && s->changing;
   }
-
-  /// Returns: addresses that the guest plays with: some share leaf tables, some whole directories, some nothing; some
-  /// are parts of large pages.
-  [[nodiscard]] const std::vector<std::uint64_t>& universe(Mode m) const { return universe_[static_cast<unsigned>(m)]; }
 
   // --- what a TLB may still hold -----------------------------------------------------------------------------------
   /// The vCPU begins to forget everything, whatever PCID has cached it.
@@ -209,12 +175,12 @@ class Model {
   // --- what is used ------------------------------------------------------------------------------------------------
   /// A CPU reached the frame.
   void reached(std::uint64_t gfn) {
-    if (gfn < kLowPages) recent_[next_recent_++ % recent_.size()] = gfn;
+    if (gfn < GuestMap::kLowPages) recent_[next_recent_++ % recent_.size()] = gfn;
   }
   /// Returns: a frame of low memory that a CPU reached not long ago; the first of the data where none has.
   [[nodiscard]] std::uint64_t recent(std::uint64_t choice) const {
     const std::uint64_t g = recent_[choice % recent_.size()];
-    return g != 0 ? g : data_;
+    return g != 0 ? g : layout_.data();
   }
 
   // --- what is written -----------------------------------------------------------------------------------------------
@@ -350,74 +316,6 @@ class Model {
     return !(!r.fetch && rights.user() && (k.cr4 & cr4::kSmap) != 0 && (m.cpl == 3 || !m.ac));
   }
 
-  /// Mostly all rights; some pages are read-only, some the supervisor's.
-  [[nodiscard]] static std::uint64_t rights_of_page(std::uint64_t n) {
-    constexpr std::uint64_t kRights[] = {7, 7, 7, 5, 7, 3, 7, 1};
-    return kRights[n % 8];
-  }
-  void build(std::uint64_t seed) {
-    Guest<Machine>& g = vcpu[0].guest;
-    Random rng(seed);
-    for (unsigned r = 0; r < Guest<Machine>::kRoots; ++r)
-      for (const Mode m : {Mode::Long4, Mode::Pae, Mode::Bits32}) {
-        std::uint64_t root = g.next_frame++ << 12;
-        // One root lies apart from the tables below it.
-        if (m == Mode::Long4 && r == 1) root = (GuestMap::kBigTables + 1) << 12;
-        if (m == Mode::Pae) root += rng.below(128) * 32;  // a PDPT may lie at any 32-byte place
-        g.roots[static_cast<unsigned>(m)][r] = root;
-        if (m == Mode::Bits32)
-          for (std::uint64_t f = 0; f < 1024; ++f) g.map(m, root, Guest<Machine>::kLinear + (f << 12), f, 0x67);
-        else
-          for (std::uint64_t f = 0; f < GuestMap::kLow; f += 512)
-            g.map(m, root, Guest<Machine>::kLinear + (f << 12), f, 0x67, 2);
-        share_tables(m, r, root);
-        for (const std::uint64_t a : universe(m))
-          if (a - kLarge >= kLargeSpan && (r == 0 || a % kFar != 0) && a - kHuge >= (1U << 30) &&
-              (m != Mode::Pae || a >> 21 != kFirst >> 21))
-            g.map(m, root, a, a == kDevice ? 0xfee00 : data_ + (a >> 12) % 40 + r * 40, rights_of_page((a >> 12) + r));
-        // The same memory twice, once not for all; one page, and what may be one in the middle of low memory.
-        const std::uint64_t step = m == Mode::Bits32 ? 1024 : 512;
-        g.map(m, root, kLarge, GuestMap::kBig + step * (r + 1), 7, 2);
-        if (m != Mode::Bits32) g.map(m, root, kLarge + (1U << 21), GuestMap::kHigh + r, 7);
-        g.map(m, root, kLarge + (1U << 22), GuestMap::kBig + step * (r + 1), r == 0 ? 5 : 1, 2);
-        if (m != Mode::Bits32) g.map(m, root, kLarge + (3U << 21), 1024, 7, 2);
-        if (m != Mode::Bits32) g.map(m, root, kLarge + (4U << 21), 1024, r == 0 ? 5 : 3, 2);
-        if (m == Mode::Long4) g.map(m, root, kHuge, GuestMap::kBig, r == 1 ? 5 : 7, 3);
-      }
-    g.table_end = g.next_frame;
-    vcpu[1].guest.table_end = g.table_end;
-    std::memcpy(vcpu[1].guest.roots, g.roots, sizeof g.roots);
-  }
-  /// Leaf tables that lie where a large page could begin, inside of one, and in two paging modes at once.
-  void share_tables(Mode m, unsigned r, std::uint64_t root) {
-    Guest<Machine>& g = vcpu[0].guest;
-    if (m == Mode::Bits32) return;
-    if (m == Mode::Long4) shared_[r] = r == 0 ? GuestMap::kZeroTable : r == 2 ? GuestMap::kBigTables : g.next_frame++;
-    g.put(m, root, kFirst, 2, shared_[r] << 12 | 7);
-  }
-  static constexpr std::uint64_t kDevice = 0x0060'3000;          ///< leads to no memory
-  static constexpr std::uint64_t kFar = std::uint64_t{1} << 43;  ///< pages that share no table but the root
-  static constexpr std::uint64_t kFirst = 0x0040'0000;           ///< where pages of the guest's begin
-  static constexpr std::uint64_t kLarge = 0x9000'0000, kLargeSpan = 1U << 24;  ///< large pages of the guest
-  static constexpr std::uint64_t kHuge = 0x1'4000'0000;                        ///< 1 GiB
-  [[nodiscard]] static std::vector<std::uint64_t> addresses(Mode m) {
-    std::vector<std::uint64_t> v;
-    if (m == Mode::Flat) return v;
-    for (std::uint64_t i = 0; i < 6; ++i) v.push_back(kFirst + i * 0x1000);
-    for (std::uint64_t i = 0; i < 3; ++i) v.push_back(0x0060'0000 + i * 0x3000);
-    for (std::uint64_t i = 0; i < 3; ++i) v.push_back(0x8000'0000 + i * 0x1000);
-    v.push_back(0x005f'f000);  // the last entry of a table
-    v.push_back(0x3fff'f000);  // and of the table above
-    for (const unsigned i : {0U, 0x5000U, 0x1f'f000U, 0x20'0000U, 0x40'0000U, 0x5f'f000U, 0x60'3000U, 0x80'3000U})
-      if (m != Mode::Bits32 || i < 0x80'0000) v.push_back(kLarge + i);
-    if (m == Mode::Long4) {
-      for (std::uint64_t i = 0; i < 4; ++i) v.push_back(0xffff'8000'0000'0000 + i * 0x2000);
-      for (const unsigned i : {0U, 0x0123'4000U, 0x3fff'f000U}) v.push_back(kHuge + i);
-      for (std::uint64_t i = 1; i < 5; ++i) v.push_back(kFar * i);
-    }
-    return v;
-  }
-
   [[nodiscard]] std::size_t table_number(std::uint64_t gfn) const noexcept {
     if (gfn - GuestMap::kFirstTable < table_end() - GuestMap::kFirstTable) return gfn - GuestMap::kFirstTable;
     const std::size_t low = table_end() - GuestMap::kFirstTable;
@@ -426,17 +324,14 @@ class Model {
   }
 
   bool second_level_;
-  std::uint64_t data_;
+  Layout layout_;
   std::vector<std::uint64_t> tables_;
-  std::array<std::vector<std::uint64_t>, 4> universe_{addresses(Mode::Long4), addresses(Mode::Pae),
-                                                      addresses(Mode::Bits32), addresses(Mode::Flat)};
   std::vector<std::uint64_t> mirror_;
   std::map<unsigned, Writing> writing_;
   unsigned last_write_ = 0;
   Past past_;
   std::array<std::uint64_t, 8> recent_{};
   unsigned next_recent_ = 0;
-  std::uint64_t shared_[Guest<Machine>::kRoots] = {};  ///< leaf tables that two paging modes share
 };
 
 }  // namespace shadowmmu::sim::world

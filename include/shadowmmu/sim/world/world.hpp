@@ -29,7 +29,7 @@ class World {
   World(std::uint64_t seed, const Kind& kind, const MakeSubject& make)
       : config_(config(seed, kind)),
         machine_(config_),
-        model_(machine_, seed, kind.second_level, kind.slots_of_its_own, config_.whole_blocks),
+        model_(machine_, seed, kind.second_level, kind.slots_of_its_own, Layout(config_.whole_blocks)),
         checker_(model_),
         subject_(make(machine_, config_)),
         agents_(kind.interleaved ? std::make_unique<Agents>() : nullptr),
