@@ -84,11 +84,15 @@ class PoisonHost : Lender, public host::Arena {
       std::memcpy(to_virt(p), poison().data(), kPageSize);
       freed_[number(p)] = true;
     }
+    const sim::UnseenLocks its_lock;
     Arena::free_frame(p);
   }
   Result<Hpa> alloc_frame(FrameKind k) noexcept {
     const sim::Unseen allocator;
-    const Result<Hpa> r = Arena::alloc_frame(k);
+    const Result<Hpa> r = [&] {
+      const sim::UnseenLocks its_lock;
+      return Arena::alloc_frame(k);
+    }();
     if (r.ok()) sim::take_over(to_virt(r.value()));
     if (r.ok()) freed_[number(r.value())] = false;
     return r;

@@ -11,7 +11,7 @@
 
 /// Compiled only for the sanitizer of threads, to which each agent of the explorer is a thread: what one writes and
 /// another reads must be ordered by the atomics in between, in every interleaving that is tried, whatever x86 would
-/// have made of it. A race ends the process with the sanitizer's report. The sanitizer models no fences: what rests on
+/// have made of it. A race is reported, and fails the process at its end. The sanitizer models no fences: what rests on
 /// one is the business of the explorer's store buffers.
 namespace {
 using namespace shadowmmu;

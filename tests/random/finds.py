@@ -68,7 +68,7 @@ def table(record):
         "The seeds were fixed before. The mix of actions was changed twice with the table of the run before at hand, in",
         "general ways and not for one bug: pages used last come again, few rights, implicit accesses, flagged slots, PCIDs;",
         "then words remembered instead of translations, edits undone, hosts that touch what was just used, ends of memory.",
-        "", f"Of {len(found) + len(others)} planted bugs it finds {len(found)}, at commit {record['commit']}.", "",
+        "The words of a failure are those of that commit.", "", f"Of {len(found) + len(others)} planted bugs it finds {len(found)}, at commit {record['commit']}.", "",
         "| planted bug | test case | seed | actions | what it says |", "|---|---|---|---|---|"]
     for name in sorted(found):
         f = found[name]

@@ -29,6 +29,8 @@ void AnnotateIgnoreReadsBegin(const char* file, int line);
 void AnnotateIgnoreReadsEnd(const char* file, int line);
 void AnnotateIgnoreWritesBegin(const char* file, int line);
 void AnnotateIgnoreWritesEnd(const char* file, int line);
+void AnnotateIgnoreSyncBegin(const char* file, int line);
+void AnnotateIgnoreSyncEnd(const char* file, int line);
 }
 #endif
 
@@ -54,6 +56,12 @@ struct Unseen {
     AnnotateIgnoreReadsEnd(__FILE__, __LINE__);
   }
 };
+/// Locks that are taken meanwhile order nothing, either.
+struct UnseenLocks {
+  UnseenLocks() noexcept { AnnotateIgnoreSyncBegin(__FILE__, __LINE__); }
+  UnseenLocks(const UnseenLocks&) = delete;
+  ~UnseenLocks() { AnnotateIgnoreSyncEnd(__FILE__, __LINE__); }
+};
 #else
 inline constexpr bool kRacesShow = false;
 inline void publish(void* /*to*/) noexcept {}
@@ -62,6 +70,11 @@ struct Unseen {
   Unseen() noexcept {}
   Unseen(const Unseen&) = delete;
   ~Unseen() {}
+};
+struct UnseenLocks {
+  UnseenLocks() noexcept {}
+  UnseenLocks(const UnseenLocks&) = delete;
+  ~UnseenLocks() {}
 };
 #endif
 

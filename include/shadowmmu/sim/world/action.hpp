@@ -76,7 +76,7 @@ struct UndoEdit {
 struct DeviceWrite {
   std::uint64_t table = 0, offset = 0, flip = 0;
   unsigned bytes = 8;
-  bool in_use = false;  ///< over the end of one entry in use and the begin of the next
+  bool in_use = false;  ///< over the begin of an entry in use and the end of the one before
 };
 struct TellAll {};
 

@@ -139,7 +139,8 @@ class Checker final : public MachineObserver {
       if (alone) static_cast<void>(m.take_told(gfn));
       model_.untold_writes.insert(gfn);
     }
-    if (!memory_type_fits(got.caching, m.type_of(gfn)) || (m.device(gfn) && !device_fits(got.caching)))
+    if (m.device(gfn) && !device_fits(got.caching)) return fail("a device's memory obeys the guest's PAT");
+    if (!memory_type_fits(got.caching, m.type_of(gfn)))
       return fail("memory of type " + std::to_string(static_cast<unsigned>(m.type_of(gfn))) + " is mapped as " +
                   std::to_string(got.caching));
     const OracleVerdict now = verdict(n, a, x);
@@ -277,7 +278,7 @@ class Checker final : public MachineObserver {
     if (writable(e) && m.read_only(gfn)) return "it is read-only memory, and may be written";
     if (writable(e) && m.copy_on_write(gfn)) return "the host shares that frame, and it may be written";
     if (model_.second_level()) return gfn == page ? nullptr : "that is another frame";
-    const OracleVerdict raw = c.guest.raw(a, c.guest.cr3, writable(e));
+    const OracleVerdict raw = c.guest.raw(a, writable(e));
     const bool within = (e.rights & ~raw.rights.bits()) == 0;
     if (!raw.fault && raw.gpa.value() >> 12 == gfn && within && !owes(raw)) return nullptr;
     const auto& cpu = model_.machine.vcpu(n).cpu;

@@ -77,7 +77,7 @@ class Driver : public GuestActions {
       const std::uint64_t recent = model_.recent(gfn);
       if (recent + pages <= GuestMap::kLowPages && (recent >= 512 || !machine_.whole(0))) return Gfn{recent};
     }
-    if (choice % 8 == 0) return Gfn{(gfn % 3 + 1) * 512 + 511 - (pages - 1)};
+    if (choice % 8 == 0) return Gfn{(gfn % 2 + 1) * 512 + 511 - (pages - 1)};
     Gfn first{choice % 4 != 0 ? model_.layout().data() + gfn % 120 : gfn % (GuestMap::kLowPages - pages)};
     if (first < Gfn{512} && machine_.whole(0) && choice % 16 != 4) first = first + 512;
     return first;
@@ -101,13 +101,13 @@ class Driver : public GuestActions {
     model_.version += 1;
   }
   void act(unsigned, const MakeRom& x) {
-    const bool table = !model_.second_level() && x.gfn % 4 == 0;
-    Gfn g{table ? model_.tables()[(x.gfn >> 8) % model_.tables().size()]
-                : model_.layout().data() + 40 + (x.gfn >> 8) % 4};
+    Gfn g{!model_.second_level() && x.gfn % 4 == 0 ? model_.tables()[(x.gfn >> 8) % model_.tables().size()]
+                                                   : model_.layout().data() + 40 + (x.gfn >> 8) % 4};
     if (const std::uint64_t recent = model_.recent(x.gfn >> 8); x.gfn % 4 == 1 && recent >= model_.layout().data())
       g = Gfn{recent};
     if (g >= Gfn{GuestMap::kLow} || (g < Gfn{512} && machine_.whole(0) && x.gfn % 16 != 0))
       g = Gfn{model_.layout().data() + 40 + x.gfn % 4};
+    const bool table = !model_.second_level() && model_.is_table(g.value());
     tell([&] { return "host: gfn " + hex(g.value()) + (x.on ? " becomes ROM" : " may be written"); });
     if (!x.on && table && machine_.read_only(g.value())) model_.doubt_everything();  // A and D may be owed since
     check_.rom_changes(g.value());
@@ -116,7 +116,9 @@ class Driver : public GuestActions {
     model_.version += 1;
     subject_.unmap_end();
     check_.rom_settled();
-    if (table) subject_.guest_wrote(address_of(g), static_cast<unsigned>(kPageSize));
+    if (!table) return;
+    subject_.guest_wrote(address_of(g), static_cast<unsigned>(kPageSize));
+    model_.told(address_of(g), static_cast<unsigned>(kPageSize));
   }
 
   /// Returns: whether it went well; else it must have been for want of memory.
@@ -133,7 +135,7 @@ class Driver : public GuestActions {
     const unsigned i = static_cast<unsigned>(x.slot % Model::kSlots);
     Model::Slot& s = model_.slots[i];
     // The guest's tables lie in these: while they are away nothing can be said about anybody else.
-    const bool tables = i == 0 || i == 3;
+    const bool tables = i == 0 || (i == 3 && !model_.second_level());
     if (agents_ != nullptr && tables) return;
     if (s.gone) return add_again(i);
     // Of the large ones nothing is known frame by frame.
@@ -172,26 +174,26 @@ class Driver : public GuestActions {
     }
     s.changing = false;
   }
-  /// Effects: the slot loses seven pages at one end, and has them again after that, at once or with its next turn.
+  static constexpr std::uint64_t kCutOff = 7;
+  static_assert(GuestMap::kBigTables >= GuestMap::kBig + kCutOff, "the guest's tables stay");
+  /// Effects: the slot loses a few pages at one end, and has them again after that, at once or with its next turn.
   void resize(unsigned i, const ChangeSlot& x) {
     Model::Slot& s = model_.slots[i];
     if (s.log) return;
     const SlotPlace whole{i, s.whole_first, s.whole_pages};
     SlotPlace less = whole;
     if (s.pages == whole.pages) {
-      less.pages -= 7;
-      if (x.at_begin && i != 0) less.first += 7;
+      less.pages -= kCutOff;
+      if (x.at_begin && i != 0) less.first += kCutOff;
       if (!went([&] { return subject_.place_slot(less); })) return;
     }
     const bool stays = x.stays_away && i != 0 && less.pages != whole.pages;
     while (!stays && !went([&] { return subject_.place_slot(whole); }) && ok()) {
     }
     const SlotPlace& now = stays ? less : whole;
-    // What it lost is no memory, and nobody asks any more what was written there.
+    // What it lost is no memory.
     machine_.show(whole.first, whole.pages, false);
     machine_.flag(whole.first, whole.pages, false);
-    for (std::uint64_t g = whole.first; g < whole.first + whole.pages && g < GuestMap::kLow; ++g)
-      if (g - now.first >= now.pages) model_.untold_writes.erase(g);
     s.first = now.first;
     s.pages = now.pages;
     machine_.show(s.first, s.pages, true);

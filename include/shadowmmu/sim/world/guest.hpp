@@ -79,8 +79,9 @@ struct Guest {
   std::uint64_t cr3 = 0;
   std::array<std::uint64_t, 4> pdptes{};
   std::uint64_t roots[3][kRoots] = {};
-  std::uint64_t next_frame = 16;
-  std::uint64_t table_end = 0;  ///< table frames are [16, table_end)
+  static constexpr std::uint64_t kFirstFrame = 16;
+  std::uint64_t next_frame = kFirstFrame;
+  std::uint64_t table_end = 0;  ///< frames that map() took for tables are [kFirstFrame, table_end)
 
   /// Returns: which entry of a table of that level a walk for `a` takes.
   [[nodiscard]] static std::uint64_t index(Mode m, std::uint64_t a, unsigned level) noexcept {
@@ -90,8 +91,7 @@ struct Guest {
 
   /// Returns: the entries that a walk for `a` meets, uppermost first, whatever they allow; ends where one leads
   /// nowhere. The PDPTE registers of PAE mode are no entries.
-  [[nodiscard]] Path path(std::uint64_t a) const { return path(a, cr3); }
-  [[nodiscard]] Path path(std::uint64_t a, std::uint64_t root) const {
+  [[nodiscard]] Path path(std::uint64_t a) const {
     Path steps;
     std::uint64_t table = 0;
     unsigned level = 0;
@@ -99,7 +99,7 @@ struct Guest {
       case Mode::Flat:
         return steps;
       case Mode::Long4:
-        table = root & 0x000f'ffff'ffff'f000;
+        table = cr3 & 0x000f'ffff'ffff'f000;
         level = 4;
         break;
       case Mode::Pae:
@@ -108,7 +108,7 @@ struct Guest {
         level = 2;
         break;
       case Mode::Bits32:
-        table = root & 0xffff'f000;
+        table = cr3 & 0xffff'f000;
         level = 2;
         break;
     }
@@ -123,7 +123,7 @@ struct Guest {
       table = s.entry & frame_bits(mode);
     }
   }
-  /// Returns: the PDPTE that the next load of CR3 gives to `a`. Requires: PAE mode.
+  /// Returns: the PDPTE that the next load of CR3 gives to `a`; nothing but in PAE mode.
   [[nodiscard]] Path pdpte(std::uint64_t a) const {
     Path steps;
     const unsigned i = static_cast<unsigned>(a >> 30 & 3);
@@ -134,11 +134,9 @@ struct Guest {
   [[nodiscard]] sim::OracleVerdict oracle(std::uint64_t a, AccessRequest r, CpuMode m, bool implicit = false) const {
     return sim::Oracle<Memory>(host, cpu()).translate(Gva{a}, sim::OracleAccess{r, m, implicit});
   }
-  /// Returns: where `a` leads if rights are not asked about; below another root too.
-  [[nodiscard]] sim::OracleVerdict raw(std::uint64_t a) const { return raw(a, cr3); }
-  [[nodiscard]] sim::OracleVerdict raw(std::uint64_t a, std::uint64_t root, bool write = false) const {
+  /// Returns: where `a` leads if rights are not asked about.
+  [[nodiscard]] sim::OracleVerdict raw(std::uint64_t a, bool write) const {
     sim::OracleCpu lax = cpu();
-    lax.cr3 = root;
     lax.controls.cr0 &= ~cr0::kWp;
     lax.controls.cr4 &= ~(cr4::kSmep | cr4::kSmap);
     return sim::Oracle<Memory>(host, lax).translate(

@@ -56,9 +56,7 @@ class GuestActions : public Accesses {
   void act(unsigned n, const EditEntry& e) {
     const G& g = guest(n);
     if (model_.second_level() || g.mode == Mode::Flat) return;
-    // The linear map stays as it is: by it the guest reaches its tables.
-    std::uint64_t a = some_address(n, e.place | 1);
-    if (a - G::kLinear < (GuestMap::kLow << 12)) a = some_address(n, e.place | 1 | std::uint64_t{3} << 62);
+    const std::uint64_t a = edited_address(n, e.place);
     Path steps = g.path(a);
     if (steps.empty() || (g.mode == Mode::Pae && e.upper && e.depth % 4 == 3)) steps = g.pdpte(a);
     if (steps.empty()) return;
@@ -83,12 +81,12 @@ class GuestActions : public Accesses {
     Gpa at{model_.tables()[d.table % model_.tables().size()] << 12 | (d.offset & (d.flip % 3 == 0 ? 0xfffU : 0xff8U))};
     std::uint64_t flip = d.flip;
     if (const G& g = guest(0); d.in_use && g.mode != Mode::Flat) {
-      const Path steps = g.path(some_address(0, d.table | 1));
+      const Path steps = g.path(edited_address(0, d.table));
       if (steps.empty() || !model_.is_table(frame_of(steps.back().at).value())) return;
       at = steps.back().at;
       if (d.bytes > 1 && (at.value() & kPageMask) >= d.bytes / 2) {
         at = Gpa{at.value() - d.bytes / 2};
-        flip <<= d.bytes * 4;
+        flip = flip << (d.bytes * 4) | (d.offset & 0x67);
       }
     }
     if ((at.value() & kPageMask) + d.bytes > kPageSize) return;
@@ -166,8 +164,8 @@ class GuestActions : public Accesses {
              ", CR4 " + hex(was.cr4) + " -> " + hex(k.cr4) + ", EFER " + hex(was.efer) + " -> " + hex(k.efer) + ")";
     });
     apply(n, k, guest(n).mode);
-    // What was cached under the other NXE means another thing now; a guest that does not flush may find either.
-    if (bit != Bit::Nxe || !ok()) return;
+    // What was cached under the other NXE or PSE means another thing now; a guest that does not flush may find either.
+    if ((bit != Bit::Nxe && bit != Bit::Pse) || !ok()) return;
     if (t.flushes)
       flush(n);
     else
@@ -208,6 +206,12 @@ class GuestActions : public Accesses {
   bool pcids_ = false;  ///< the guest uses PCIDs wherever it can
 
  private:
+  /// Returns: an address whose entries may be changed. The linear map stays as it is: by it the guest reaches its
+  /// tables.
+  [[nodiscard]] std::uint64_t edited_address(unsigned n, std::uint64_t place) {
+    const std::uint64_t a = some_address(n, place | 1);
+    return a - G::kLinear < (GuestMap::kLow << 12) ? some_address(n, place | 1 | std::uint64_t{3} << 62) : a;
+  }
   void use(unsigned n, std::uint64_t a, const Reach& x) {
     tell([&] { return who(n) + words_of(x) + " at " + hex(a); });
     // Never store rubbish over a table by chance: accesses only touch; edits do the writing.
@@ -348,7 +352,8 @@ class GuestActions : public Accesses {
         load_cr3(n, g.cr3);
         break;
       case Then::Flushes:
-        if (e.level == 1)
+        // A large page that was there goes by one INVLPG; what was a table takes a flush.
+        if (e.level == 1 || (e.level < 4 && (was & 0x81) == 0x81 && e.address % 8192 != 0))
           invlpg(n, e.address);
         else
           flush(n);
@@ -386,7 +391,7 @@ class GuestActions : public Accesses {
     const bool mode_changes = mode != g.mode;
     const std::uint64_t cr0_changes = k.cr0 ^ g.controls.cr0, cr4_changes = k.cr4 ^ g.controls.cr4;
     // SDM 4.10.4.1: what flushes; 4.4.1: what reloads the PDPTE registers.
-    const bool flushes = mode_changes || (cr4_changes & (cr4::kPge | cr4::kPse | cr4::kPae | cr4::kSmep)) != 0 ||
+    const bool flushes = mode_changes || (cr4_changes & cr4::kPge) != 0 ||
                          ((cr4_changes & cr4::kPcide) != 0 && (k.cr4 & cr4::kPcide) == 0);
     const bool reloads = mode == Mode::Pae && (mode_changes || (cr0_changes & (kCd | kNw)) != 0 ||
                                                (cr4_changes & (cr4::kPae | cr4::kPge | cr4::kPse | cr4::kSmep)) != 0);
@@ -401,6 +406,8 @@ class GuestActions : public Accesses {
       if (mode_changes) c.touched.clear();
       if (flushes)
         model_.forget_all(n);
+      else if ((cr4_changes & k.cr4 & cr4::kSmep) != 0)
+        model_.forget_space(n);
       else if (new_pdptes)
         model_.doubt_everything(n);
       if (flushes && (k.cr4 & cr4::kPcide) == 0) model_.one_space(n);

@@ -39,7 +39,7 @@ struct GuestMap {
   static constexpr std::uint64_t kHigh = 0x100000, kHighPages = 64;
   static constexpr std::uint64_t kNone = ~std::uint64_t{0};
   static constexpr std::uint64_t kFirstTable = 16;  ///< the guest's tables lie from here on, but for three of them:
-  static constexpr std::uint64_t kZeroTable = 0, kBigTables = kBig + 7;
+  static constexpr std::uint64_t kZeroTable = 0, kBigTables = kBig + 7;  // behind what the slot may lose
 };
 
 class GuestMemory : public host::Arena {

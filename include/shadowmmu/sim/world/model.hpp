@@ -106,9 +106,22 @@ class Model {
   }
   void forget(unsigned n, std::uint64_t a) {
     version += 1;
-    vcpu[n].space().forget(a >> 12, version);
+    // INVLPG takes a large page whole, where no smaller one may be cached for the address.
+    std::uint64_t pages = kStill;
+    bool doubt = false;
+    each_lead(
+        vcpu[n], a, [&](const Lead& l) { pages = std::min(pages, l.pages); }, doubt);
+    if (pages == kStill) pages = 1;
+    vcpu[n].space().forget((a >> 12) & ~(pages - 1), pages, version);
   }
-  void doubt_everything(unsigned n) { vcpu[n].space().all = true; }
+  /// As above, of the PCID in use.
+  void forget_space(unsigned n) {
+    version += 1;
+    vcpu[n].space().forget(version);
+  }
+  void doubt_everything(unsigned n) {
+    for (auto& [pcid, space] : vcpu[n].spaces) space.all = true;
+  }
   void doubt_everything() {
     for (Vcpu& c : vcpu)
       for (auto& [pcid, space] : c.spaces) space.all = true;
@@ -168,7 +181,11 @@ class Model {
     bool legal = c.space().all, doubt = false;
     if (!legal)
       each_lead(
-          c, a, [&](const Lead& l) { legal = legal || (l.past && l.gfn == gfn && allowed(c, l.rights, r, m)); }, doubt);
+          c, a,
+          [&](const Lead& l) {
+            legal = legal || (l.past && l.gfn == gfn && (l.dirty || !r.write) && allowed(c, l.rights, r, m));
+          },
+          doubt);
     return legal;
   }
 
@@ -243,7 +260,10 @@ class Model {
   struct Lead {
     std::uint64_t gfn = 0;
     Access rights{};
-    bool past = false;  ///< some word of it is remembered only
+    bool past = false;        ///< some word of it is remembered only
+    std::uint64_t since = 0;  ///< when the last of its words came to be
+    std::uint64_t pages = 1;  ///< of the page that it is part of
+    bool dirty = true;        ///< a write needs no other walk
   };
   template <class F>
   void each_lead(const Vcpu& c, std::uint64_t a, F&& f, bool& doubt) const {
@@ -253,16 +273,16 @@ class Model {
         return;
       case Mode::Long4:
         for (const PastValue& v : c.space().past_roots()) {
-          if (!c.space().may_know(v, a >> 12)) continue;
+          if (!c.space().may_know(v.since, v.overwritten, a >> 12)) continue;
           doubt = true;
-          each_lead(c, a, v.value & frame_bits(g.mode), 4, {0, Access::all(), true}, f, doubt);
+          each_lead(c, a, v.value & frame_bits(g.mode), 4, Lead{0, Access::all(), true}, f, doubt);
         }
-        return each_lead(c, a, g.cr3 & frame_bits(g.mode), 4, {0, Access::all(), false}, f, doubt);
+        return each_lead(c, a, g.cr3 & frame_bits(g.mode), 4, Lead{0, Access::all()}, f, doubt);
       case Mode::Pae:
         if ((g.pdptes[a >> 30 & 3] & 1) == 0) return;
-        return each_lead(c, a, g.pdptes[a >> 30 & 3] & frame_bits(g.mode), 2, {0, Access::all(), false}, f, doubt);
+        return each_lead(c, a, g.pdptes[a >> 30 & 3] & frame_bits(g.mode), 2, Lead{0, Access::all()}, f, doubt);
       case Mode::Bits32:
-        return each_lead(c, a, g.cr3 & frame_bits(g.mode), 2, {0, Access::all(), false}, f, doubt);
+        return each_lead(c, a, g.cr3 & frame_bits(g.mode), 2, Lead{0, Access::all()}, f, doubt);
     }
   }
   template <class F>
@@ -272,21 +292,31 @@ class Model {
     const std::uint64_t at = table + g.index(g.mode, a, level) * g.width();
     std::uint64_t now = 0;
     if (!machine.read(Gpa{at}, g.width(), now)) return;
-    each_lead_by(c, a, now, level, above, f, doubt);
+    // Where A and D cannot be set, entries serve without them.
+    const bool keeps_flags = !machine.read_only(frame_of(Gpa{at}).value());
+    Lead l = above;
+    l.since = std::max(above.since, past_.written(at & ~7ULL));
+    each_lead_by(c, a, now, level, l, keeps_flags, f, doubt);
     std::vector<std::uint64_t> seen{now};
     for (const PastValue& v : past_.of(at & ~7ULL)) {
       const std::uint64_t was = g.width() == 8 ? v.value : v.value >> (at & 4) * 8 & 0xffff'ffff;
-      if (!c.space().may_know(v, a >> 12)) continue;
-      doubt = true;
+      const std::uint64_t until = v.until(at, g.width());
+      // A walk reads from the root down: it meets no entry that was gone before those above it were there.
+      if (!c.space().may_know(v.since, until, a >> 12) || until <= above.since) continue;
       if (std::find(seen.begin(), seen.end(), was) != seen.end()) continue;
       seen.push_back(was);
-      above.past = true;
-      each_lead_by(c, a, was, level, above, f, doubt);
+      doubt = true;
+      if (keeps_flags && (was & 0x20) == 0) continue;  // never used
+      l = above;
+      l.past = true;
+      l.since = std::max(above.since, v.since);
+      each_lead_by(c, a, was, level, l, keeps_flags, f, doubt);
     }
   }
   /// As above, through one entry of that level.
   template <class F>
-  void each_lead_by(const Vcpu& c, std::uint64_t a, std::uint64_t e, unsigned level, Lead l, F& f, bool& doubt) const {
+  void each_lead_by(const Vcpu& c, std::uint64_t a, std::uint64_t e, unsigned level, Lead l, bool keeps_flags, F& f,
+                    bool& doubt) const {
     const Guest<Machine>& g = c.guest;
     if ((e & 1) == 0) return;
     const bool nx = g.width() == 8 && e >> 63 != 0 && (g.controls.efer & efer::kNxe) != 0;
@@ -304,6 +334,8 @@ class Model {
       const std::uint64_t pse36 = g.mode == Mode::Bits32 ? (e >> 13 & 0xff) << 20 : 0;
       l.gfn = pse36 | (frame & ~inside) | (page & inside);
     }
+    l.pages = inside + 1;
+    l.dirty = !keeps_flags || (e & 0x40) != 0;
     f(l);
   }
   [[nodiscard]] static bool allowed(const Vcpu& c, Access rights, AccessRequest r, CpuMode m) {

@@ -17,8 +17,15 @@ inline constexpr std::uint64_t kStill = ~std::uint64_t{0};
 /// A value that a word, eight bytes at an address of that alignment, had.
 struct PastValue {
   std::uint64_t value = 0;
-  std::uint64_t since = 0, until = kStill;  ///< kStill: the MMU was not told that it is gone
-  unsigned untold = 0;                      ///< bit i: of which half's change
+  std::uint64_t since = 0, overwritten = 0;
+  std::uint64_t told = kStill;  ///< when the MMU heard of it; kStill: it did not
+  unsigned late = 0;            ///< bit i: the MMU does not see, or did not see, the change of half i
+  unsigned untold = 0;          ///< of these, those of which it has not heard
+  /// Returns: until when it counts, for an entry of that many bytes at `at`.
+  [[nodiscard]] std::uint64_t until(std::uint64_t at, unsigned bytes) const noexcept {
+    const bool hidden = bytes == 8 ? late != 0 : (late >> (at >> 2 & 1) & 1) != 0;
+    return hidden ? told : overwritten;
+  }
 };
 
 class Past {
@@ -26,7 +33,7 @@ class Past {
   /// The word lost that value. `untold`: the halves of it of whose change the MMU hears later, or never.
   void overwritten(std::uint64_t word, std::uint64_t value, std::uint64_t now, unsigned untold) {
     Word& w = words_[word];
-    w.values.push_back({value, w.written, untold != 0 ? kStill : now, untold});
+    w.values.push_back({value, w.written, now, kStill, untold, untold});
     w.written = now;
     if (untold != 0) untold_ += 1;
   }
@@ -38,12 +45,17 @@ class Past {
       if (found == words_.end()) continue;
       for (PastValue& v : found->second.values) {
         if (v.untold == 0 || (v.untold &= ~(1U << (half >> 2 & 1))) != 0) continue;
-        v.until = now;
+        v.told = now;
         untold_ -= 1;
       }
     }
   }
   [[nodiscard]] bool all_told() const noexcept { return untold_ == 0; }
+  /// Returns: since when the word has held what it holds.
+  [[nodiscard]] std::uint64_t written(std::uint64_t word) const {
+    const auto found = words_.find(word);
+    return found == words_.end() ? 0 : found->second.written;
+  }
   [[nodiscard]] const std::vector<PastValue>& of(std::uint64_t word) const {
     static const std::vector<PastValue> kNone;
     const auto found = words_.find(word);
@@ -64,17 +76,18 @@ class Space {
  public:
   bool all = false;  ///< anything may be out of date
 
-  /// The vCPU runs on this PCID and that root from now on, or until now.
+  /// The vCPU runs on this PCID and that root from now on.
   void enter(std::uint64_t root, std::uint64_t now) {
-    if (root != root_) roots_.push_back({root_, since_, now, 0});
+    if (root != root_) roots_.push_back({root_, since_, now, now, 0, 0});
     if (root != root_) since_ = now;
     root_ = root;
     spans_.push_back({now, kStill});
   }
+  /// It runs on another.
   void leave(std::uint64_t now) {
     if (!spans_.empty()) spans_.back().to = std::min(spans_.back().to, now);
   }
-  /// It begins to forget all that it has cached, or all of one page.
+  /// It begins to forget all that it has cached, or all of some pages.
   void forget(std::uint64_t now) {
     const bool runs = !spans_.empty() && spans_.back().to == kStill;
     all = false;
@@ -83,15 +96,16 @@ class Space {
     roots_.clear();
     if (runs) spans_.push_back({now, kStill});
   }
-  void forget(std::uint64_t page, std::uint64_t now) { flushed_[page] = now; }
+  void forget(std::uint64_t page, std::uint64_t pages, std::uint64_t now) { flushed_.push_back({page, pages, now}); }
   /// The roots on which the vCPU ran with this PCID before; may_know() tells which count.
   [[nodiscard]] const std::vector<PastValue>& past_roots() const noexcept { return roots_; }
-  /// Returns: whether it may have cached the page, where a word on its way had that value.
-  [[nodiscard]] bool may_know(const PastValue& v, std::uint64_t page) const {
-    const auto found = flushed_.find(page);
-    const std::uint64_t flushed = found == flushed_.end() ? 0 : found->second;
+  /// Returns: whether it may have cached the page, where a word on its way had some value in [since, until).
+  [[nodiscard]] bool may_know(std::uint64_t since, std::uint64_t until, std::uint64_t page) const {
+    std::uint64_t flushed = 0;
+    for (const Flushed& f : flushed_)
+      if (page - f.page < f.pages) flushed = f.at;
     for (const Span& s : spans_)
-      if (v.until > std::max(s.from, flushed) && v.since < s.to) return true;
+      if (until > std::max(s.from, flushed) && since < s.to) return true;
     return false;
   }
 
@@ -102,7 +116,10 @@ class Space {
   std::uint64_t root_ = 0, since_ = 0;
   std::vector<PastValue> roots_;
   std::vector<Span> spans_;  ///< when it was in use since the last flush
-  std::map<std::uint64_t, std::uint64_t> flushed_;
+  struct Flushed {
+    std::uint64_t page, pages, at;
+  };
+  std::vector<Flushed> flushed_;  ///< in the order of time
 };
 
 }  // namespace shadowmmu::sim::world

@@ -72,7 +72,7 @@ class World {
     c.large_1g = seed / 4 % 4 != 0;
     c.below_4g = seed % 7 == 0;
     c.memory_types = seed % 6 == 1;
-    c.devices = kind.slots_of_its_own;
+    c.devices = kind.slots_of_its_own;  // the kit's interface of C has no kind of memory for them
     c.caches.never_evict = seed % 8 == 3;
     return c;
   }
