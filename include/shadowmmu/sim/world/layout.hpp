@@ -25,21 +25,21 @@ class Layout {
   /// Returns: a frame that a guest's page may lead to: mostly data; now and then the last or first of a slot, of a
   /// host page, of a word of a log, or of what an MMU's own entries can name; or what no slot owns.
   [[nodiscard]] std::uint64_t some_frame(std::uint64_t choice) const noexcept {
-    const std::uint64_t kEnds[] = {data_ + 59,
-                                   data_ + 60,
-                                   data_ + 89,
-                                   data_ + 90,
-                                   255,
-                                   data_ + 90 + 63,
-                                   1023,
-                                   1024,
-                                   1535,
-                                   GuestMap::kLowPages - 1,
-                                   GuestMap::kBig,
-                                   GuestMap::kBig + 511,
-                                   GuestMap::kBig + GuestMap::kBigPages - 1,
-                                   GuestMap::kHigh,
-                                   GuestMap::kHigh + GuestMap::kHighPages - 1};
+    const std::uint64_t ends[] = {data_ + 59,
+                                  data_ + 60,
+                                  data_ + 89,
+                                  data_ + 90,
+                                  255,
+                                  data_ + 90 + 63,
+                                  1023,
+                                  1024,
+                                  1535,
+                                  GuestMap::kLowPages - 1,
+                                  GuestMap::kBig,
+                                  GuestMap::kBig + 511,
+                                  GuestMap::kBig + GuestMap::kBigPages - 1,
+                                  GuestMap::kHigh,
+                                  GuestMap::kHigh + GuestMap::kHighPages - 1};
     constexpr std::uint64_t kNobodys[] = {
         GuestMap::kLowPages, GuestMap::kLow + 3, GuestMap::kBig - 1, 0x90000, GuestMap::kHigh + GuestMap::kHighPages,
         0xffff'ffff,         0x1'0000'0000,      0x3'ffff'ffff};
@@ -47,7 +47,7 @@ class Layout {
     switch (choice >> 8 & 15) {
       case 0:
       case 1:
-        return kEnds[x % std::size(kEnds)];
+        return ends[x % std::size(ends)];
       case 2:
       case 3:
         return kNobodys[x % std::size(kNobodys)];
