@@ -38,7 +38,7 @@ struct GuestMap {
   static constexpr std::uint64_t kBig = 0x40000, kBigPages = 0x40000;
   static constexpr std::uint64_t kHigh = 0x100000, kHighPages = 64;
   static constexpr std::uint64_t kNone = ~std::uint64_t{0};
-  static constexpr std::uint64_t kFirstTable = 16;  ///< the guest's tables lie from here on, but for three of them:
+  /// Tables of the guest's that lie apart from the others.
   static constexpr std::uint64_t kZeroTable = 0, kBigTables = kBig + 7;  // behind what the slot may lose
 };
 

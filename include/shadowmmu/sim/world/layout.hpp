@@ -16,7 +16,6 @@ namespace shadowmmu::sim::world {
 
 class Layout {
  public:
-  static_assert(GuestMap::kFirstTable == Guest<Machine>::kFirstFrame);
   /// `behind`: the guest's data lie behind the first 2 MiB, which are one slot's.
   explicit Layout(bool behind) : data_(behind ? 512 : 200) {}
 

@@ -72,7 +72,7 @@ class Machine : public GuestMemory {
     Agents::point();
     char* page = static_cast<char*>(guest_page(frame_of(a)));
     if (page != nullptr && flagged(frame_of(a).value()) && !slot_is_changing(frame_of(a).value()))
-      broken("a table was changed in a slot that takes no writes");
+      broken("a change of a table was asked for in a slot that takes no writes");
     if (page == nullptr || read_only(frame_of(a).value())) return GuestExchange::ReadOnly;
     const GuestExchange e = exchange(page + (a.value() & kPageMask), bytes, old, now);
     if (e == GuestExchange::Done && observer != nullptr) observer->exchanged(a, bytes, old, now);

@@ -60,7 +60,7 @@ class Model {
       layout_.build(vcpu[0].guest, seed);
     vcpu[1].guest.table_end = table_end();
     std::memcpy(vcpu[1].guest.roots, vcpu[0].guest.roots, sizeof vcpu[0].guest.roots);
-    for (std::uint64_t f = GuestMap::kFirstTable; f < table_end(); ++f) tables_.push_back(f);
+    for (std::uint64_t f = Guest<Machine>::kFirstFrame; f < table_end(); ++f) tables_.push_back(f);
     if (!second_level)
       tables_.insert(tables_.end(), {GuestMap::kZeroTable, GuestMap::kBigTables, GuestMap::kBigTables + 1});
     mirror_.resize(tables_.size() * 512);
@@ -305,8 +305,8 @@ class Model {
       if (!c.space().may_know(v.since, until, a >> 12) || until <= above.since) continue;
       if (std::find(seen.begin(), seen.end(), was) != seen.end()) continue;
       seen.push_back(was);
-      doubt = true;
       if (keeps_flags && (was & 0x20) == 0) continue;  // never used
+      doubt = true;
       l = above;
       l.past = true;
       l.since = std::max(above.since, v.since);
@@ -349,8 +349,9 @@ class Model {
   }
 
   [[nodiscard]] std::size_t table_number(std::uint64_t gfn) const noexcept {
-    if (gfn - GuestMap::kFirstTable < table_end() - GuestMap::kFirstTable) return gfn - GuestMap::kFirstTable;
-    const std::size_t low = table_end() - GuestMap::kFirstTable;
+    if (gfn - Guest<Machine>::kFirstFrame < table_end() - Guest<Machine>::kFirstFrame)
+      return gfn - Guest<Machine>::kFirstFrame;
+    const std::size_t low = table_end() - Guest<Machine>::kFirstFrame;
     if (gfn == GuestMap::kZeroTable) return low;
     return gfn - GuestMap::kBigTables < 2 ? low + 1 + (gfn - GuestMap::kBigTables) : tables_.size();
   }
