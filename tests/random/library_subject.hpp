@@ -153,6 +153,17 @@ class LibrarySubject final : public sim::world::Subject {
     }
     return {};
   }
+  bool translates() const override { return !kSecondLevel; }
+  bool translate(unsigned n, std::uint64_t address, AccessRequest r, CpuMode m, Gpa& to) override {
+    if constexpr (kSecondLevel) {
+      return static_cast<void>(n), static_cast<void>(address), static_cast<void>(r), static_cast<void>(m), to = {},
+                                                                                                           false;
+    } else {
+      const auto t = reader_.translate(*vcpus_[n], Gva{address}, r, m);
+      to = t.to.gpa;
+      return t.ok();
+    }
+  }
   unsigned instruction_addresses() const override { return Mmu::State::Config::kInstructionAddresses; }
   bool explains_implicit() const override { return true; }
   bool has_pcid() const override { return !kSecondLevel; }

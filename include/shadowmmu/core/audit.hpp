@@ -111,6 +111,9 @@ class Audit {
     expect(!p.walked, "a page is kept for a fault that is over", p.index);
     expect(live == p.live, "live count differs from the entries", p.index);
     expect(!wants(S::Reclaim::kHooks, Hook::Strand) || own == p.own_children, "own children are miscounted", p.index);
+    if constexpr (Arch::kGuests.indirect())
+      // A page of an earlier generation serves, until its vCPU reloads, as a TLB would: it is not kept in sync.
+      if (!p.role.direct() && !p.unsync && p.role.level() == Level{1} && !s_.obsolete_page(p)) check_rights(p);
     check_parents(p);
     check_unsync(p);
     check_tracking(p);
@@ -154,9 +157,6 @@ class Audit {
     expect(!p.role.clean() || !Arch::writable(e), "a leaf below a clean large guest page may be written", gfn.value());
     expect(!p.role.direct() || !Arch::writable(e) || p.role.access().write() || !p.role.wp(),
            "a leaf of a direct page grants more than its key", gfn.value());
-    if constexpr (Arch::kGuests.indirect())
-      // A page of an earlier generation serves, until its vCPU reloads, as a TLB would: it is not kept in sync.
-      if (!p.role.direct() && !p.unsync && level == Level{1} && !s_.obsolete_page(p)) check_rights(p, i, e);
   }
 
   void check_writable(SlotOf<S>& slot, Gfn first, Level level) noexcept {
@@ -172,14 +172,22 @@ class Audit {
         expect(q.unsync, "a writable leaf maps a synced leaf table", first.value());
   }
 
-  void check_rights(Page& p, unsigned i, std::uint64_t e) noexcept requires(Arch::kGuests.indirect()) {
-    const void* table = s_.snapshot->find_any(p.gfn) == nullptr ? nullptr : s_.host.guest_page(p.gfn);
+  /// The leaves of a synced table grant no more than the guest's entries.
+  void check_rights(Page& p) noexcept requires(Arch::kGuests.indirect()) {
+    SlotOf<S>* const slot = s_.snapshot->find_any(p.gfn);
+    const void* table = slot == nullptr ? nullptr : s_.host.guest_page(p.gfn);
     if (table == nullptr) return;
     const guest::Paging paging = paging_of(s_, p.role);
-    const std::uint64_t g = gpte_of<S>(table, p, i);
-    Access most = p.role.access() & paging.grants(g);
     // A table in ROM never gets its D bit: writes go on without.
-    const bool clean = (g & guest::kEntryDirty) == 0 && !keeps_bits(s_, *s_.snapshot->find_any(p.gfn), p.gfn);
+    const bool gets_d = !keeps_bits(s_, *slot, p.gfn);
+    for (unsigned i = 0; i < kEntriesPerTable; ++i)
+      if (const std::uint64_t e = entry<S>(p, i); Arch::present(e))
+        check_rights(p, i, e, gpte_of<S>(table, p, i), paging, gets_d);
+  }
+  void check_rights(Page& p, unsigned i, std::uint64_t e, std::uint64_t g, const guest::Paging& paging,
+                    bool gets_d) noexcept {
+    Access most = p.role.access() & paging.grants(g);
+    const bool clean = (g & guest::kEntryDirty) == 0 && gets_d;
     if (clean) most = most.without(Access::kWrite);
     const Access have = Arch::rights(e);
     // CR0.WP = 0: the supervisor may write what the tables call read-only, once D says so.

@@ -205,17 +205,19 @@ class Slot {
         if (d != nullptr) free_bits(d, free);
     }
   }
-  /// Calls f(rmap word, gfn, level) for every rmap word that was made, whatever it holds. Locking: the Mmu's.
+  /// Calls f(rmap word, gfn, level) for every rmap word that is not empty (0). Locking: the Mmu's.
   template <class F>
   void for_each_rmap(F&& f) noexcept {
     for (std::uint64_t g = base_gib_; g <= (first_ + pages_ - 1) >> 18U; ++g) {
       Gib& b = gib(Gfn{g << 18U});
-      f(b.huge.rmap, Gfn{g << 18U}, Level{3});
-      for (unsigned i = 0; i < 512; ++i) f(b.large[i].rmap, Gfn{g << 18U | i << 9U}, Level{2});
+      if (b.huge.rmap != 0) f(b.huge.rmap, Gfn{g << 18U}, Level{3});
+      for (unsigned i = 0; i < 512; ++i)
+        if (b.large[i].rmap != 0) f(b.large[i].rmap, Gfn{g << 18U | i << 9U}, Level{2});
       for (unsigned i = 0; i < kPageSize / sizeof(Leaf); ++i) {
         std::uint32_t* const heads = Memory::plain(b.leaf[i].heads);
         if (heads == nullptr) continue;
-        for (unsigned j = 0; j < kHeads; ++j) f(heads[j], Gfn{g << 18U | i << 10U | j}, Level{1});
+        for (unsigned j = 0; j < kHeads; ++j)
+          if (heads[j] != 0) f(heads[j], Gfn{g << 18U | i << 10U | j}, Level{1});
       }
     }
   }

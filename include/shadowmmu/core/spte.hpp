@@ -11,7 +11,7 @@ namespace shadowmmu::core {
 using memory::Order;
 
 template <class S>
-[[nodiscard]] std::uint64_t entry(const typename S::Page& p, unsigned i) noexcept {
+[[nodiscard]] inline std::uint64_t entry(const typename S::Page& p, unsigned i) noexcept {
   return S::Memory::plain(p.table[i]);
 }
 template <class S>

@@ -119,6 +119,7 @@ class Accesses {
     const Reach x = asked(wanted);
     accesses += 1;
     bool stepping = false, done = false;
+    int rounds = 0;
     for (int tries = 0; tries < kTries && ok(); ++tries) {
       if (!enter(n)) break;
       const AccessResult got = machine_.vcpu(n).cpu.access(a, x.request, x.mode, x.implicit);
@@ -128,6 +129,7 @@ class Accesses {
         check_.succeeded(n, a, x, got, alone());
         if (agents_ != nullptr) tell([&] { return "  (" + who(n) + "access at " + hex(a) + " is made)"; });
         touched(n, a);  // what is stored may be the entry that led here
+        if (accesses % 4 == 0 && alone() && !x.implicit && subject_.translates()) check_reader(n, a, x);
         if (store.value != nullptr && ok()) {
           const Gpa at{machine_.gfn_at(got.hpa) << 12 | (a & kPageMask)};
           model_.changing(at, store.bytes, true,
@@ -137,7 +139,7 @@ class Accesses {
         done = true;
       } else {
         const Answer answer = answer_fault(n, a, x, got, store, stepping, done);
-        if (tries + 1 == kTries && let_others_end()) tries = 0;
+        if (tries + 1 == kTries && ++rounds < kRounds && let_others_end()) tries = 0;
         if (answer == Answer::Again) continue;
       }
       if (stepping) end_step(n);
@@ -145,6 +147,15 @@ class Accesses {
     }
     check_.fail("an access made no progress");
     return false;
+  }
+  /// An access was made: another thread that asks for its translation finds what the guest's tables say.
+  void check_reader(unsigned n, std::uint64_t a, const Reach& x) {
+    const OracleVerdict now = guest(n).oracle(a, x.request, x.mode);
+    if (now.fault || !now.updates.empty() || !model_.memory(now.gpa.value() >> 12)) return;
+    Gpa to{};
+    if (!subject_.translate(n, a, x.request, x.mode, to))
+      return check_.fail("a reader finds a fault where there is none");
+    if (to != now.gpa) check_.fail("a reader finds gpa " + hex(to.value()) + " instead of " + hex(now.gpa.value()));
   }
   /// The others may be in this agent's way. Effects: where they are in the middle of something, they go on with it.
   /// Returns: whether they were.
@@ -219,6 +230,8 @@ class Accesses {
         stepping = stepping_[n] = true;
       else if (s.error() == Error::WindowBusy && !alone())
         Agents::wait();
+      else if (s.error() == Error::NotBacked && (!alone() || !model_.memory(frame_of(o.gpa).value())))
+        Agents::wait();  // its slot went, or goes, since the fault
       else if (s.error() != Error::OutOfMemory)
         check_.fail("a write window was refused");
       else if (!starved(failures))
@@ -251,7 +264,8 @@ class Accesses {
     return x;
   }
 
-  static constexpr int kTries = 64;
+  static constexpr int kTries = 64;   ///< of one access, unless another agent may be in the way
+  static constexpr int kRounds = 32;  ///< of so many tries, in which others may have been in the way
 
   Model& model_;
   Checker& check_;

@@ -18,6 +18,12 @@ struct Touch {
   std::array<Reach, 4> reach{};
   unsigned times = 1;
 };
+/// Reads of pages that follow each other.
+struct Sweep {
+  std::uint64_t place = 0;
+  unsigned pages = 1;
+  Reach reach{};
+};
 /// One instruction: all its accesses must succeed without a fault between them, sooner or later.
 struct Instruction {
   std::array<std::uint64_t, 8> place{};
@@ -53,7 +59,12 @@ enum class By : std::uint8_t {
   DeviceLate,  ///< a device; the MMU is told when some TellAll says so, perhaps never
 };
 /// What the guest does after it has written an entry.
-enum class Then : std::uint8_t { Forgets, LoadsCr3, Flushes };
+enum class Then : std::uint8_t {
+  Forgets,
+  LoadsCr3,
+  Flushes,
+  SwitchesPcid,  ///< the same root under the next PCID, bit 63 set: what that has cached stays
+};
 struct EditEntry {
   std::uint64_t place = 0;
   bool upper = false;  ///< any entry of the path rather than the last
@@ -62,7 +73,8 @@ struct EditEntry {
   std::uint64_t value = 0;
   By by = By::Store;
   Then then = Then::Forgets;
-  bool uses = false;  ///< and uses the page
+  bool before = false;  ///< uses the page before that
+  bool uses = false;    ///< and after it; of what an upper entry leads to, several
   Reach reach{};
 };
 /// The entry that was edited last, whoever did it, becomes what it was before.
@@ -92,6 +104,9 @@ enum class Bit : std::uint8_t { Wp, Smep, Smap, Pge, Nxe, Pse, Cd, Pcide, Count 
 struct Toggle {
   Bit bit = Bit::Wp;
   bool flushes = true;
+  bool uses = false;  ///< and then some page
+  std::uint64_t place = 0;
+  Reach reach{};
 };
 struct SwitchMode {
   Mode mode = Mode::Flat;
@@ -137,8 +152,9 @@ struct Starve {
   std::uint64_t after = 1;  ///< the allocation from now on that fails
 };
 
-using Deed = std::variant<Touch, Instruction, EditEntry, UndoEdit, DeviceWrite, TellAll, LoadCr3, Toggle, SwitchMode,
-                          Invlpg, FlushAll, MoveFrames, ShareFrames, MakeRom, ChangeSlot, UseLog, Upkeep, Starve>;
+using Deed =
+    std::variant<Touch, Sweep, Instruction, EditEntry, UndoEdit, DeviceWrite, TellAll, LoadCr3, Toggle, SwitchMode,
+                 Invlpg, FlushAll, MoveFrames, ShareFrames, MakeRom, ChangeSlot, UseLog, Upkeep, Starve>;
 
 struct Action {
   unsigned vcpu = 0;         ///< which vCPU does it, where a vCPU does

@@ -15,14 +15,17 @@ class Driver : public GuestActions {
   using GuestActions::GuestActions;
 
   /// Requires: nothing was done yet. Effects: slots are there, each vCPU runs in that paging mode on that root,
-  /// with PCIDs if it can.
-  void begin(Mode first, std::uint64_t root, bool pcids) {
+  /// with PCIDs if it can. `nxe`: EFER.NXE is set.
+  void begin(Mode first, std::uint64_t root, bool pcids, bool nxe) {
     if (subject_.has_slots())
       for (unsigned i = 0; i < Model::kSlots; ++i)
         if (!subject_.add_slot(place_of(i)).ok()) check_.fail("a slot cannot be added");
     if (model_.second_level()) return;
     pcids_ = pcids && subject_.has_pcid();
-    for (unsigned n = 0; n < Model::kVcpus; ++n) switch_mode(n, {first, root});
+    for (unsigned n = 0; n < Model::kVcpus; ++n) {
+      if (nxe) act(n, Toggle{Bit::Nxe});
+      switch_mode(n, {first, root});
+    }
   }
 
   /// Effects: one action, whole; handed over in the middle of it where agents are at work.

@@ -59,7 +59,8 @@ class Generator {
     e.value = rng_.next();
     e.by = by();
     e.then = then();
-    e.uses = rng_.flip();
+    e.before = rng_.chance(1, 3);
+    e.uses = rng_.chance(2, 3);
     e.reach = reach();
     return e;
   }
@@ -68,8 +69,8 @@ class Generator {
     return b < 4 ? By::Store : b < 6 ? By::Device : By::DeviceLate;
   }
   [[nodiscard]] Then then() {
-    const std::uint64_t b = rng_.below(8);
-    return b < 3 ? Then::Forgets : b < 4 ? Then::LoadsCr3 : Then::Flushes;
+    const std::uint64_t b = rng_.below(16);
+    return b < 6 ? Then::Forgets : b < 8 ? Then::LoadsCr3 : b < 10 ? Then::SwitchesPcid : Then::Flushes;
   }
   [[nodiscard]] LoadCr3 load() {
     LoadCr3 l{rng_.next(), rng_.chance(1, 3), static_cast<unsigned>(rng_.below(3)), rng_.flip()};
@@ -83,14 +84,16 @@ class Generator {
   }
   [[nodiscard]] Deed deed() {
     const std::uint64_t kind = rng_.below(160);
-    if (kind < 32) return touch();
+    if (kind < 31) return touch();
+    if (kind < 32) return Sweep{rng_.next(), 8U << rng_.below(4), reach()};
     if (second_level_ && (kind < 90 || kind >= 156)) return touch();
     if (kind < 54) return edit();
     if (kind < 60) return load();
     if (kind < 70) {
       // WP most often: it flushes nothing.
       const bool wp = rng_.chance(1, 3);
-      return Toggle{wp ? Bit::Wp : static_cast<Bit>(rng_.below(static_cast<std::uint64_t>(Bit::Count))), rng_.flip()};
+      const Bit bit = wp ? Bit::Wp : static_cast<Bit>(rng_.below(static_cast<std::uint64_t>(Bit::Count)));
+      return Toggle{bit, rng_.flip(), rng_.flip(), rng_.next(), reach()};
     }
     if (kind < 78) return Invlpg{rng_.next()};
     if (kind < 79) return FlushAll{};

@@ -18,6 +18,15 @@ class GuestActions : public Accesses {
     const std::uint64_t a = some_address(n, t.place) + t.offset;
     for (unsigned i = 0; i < t.times && ok(); ++i) use(n, a, t.reach[i]);
   }
+  void act(unsigned n, const Sweep& t) {
+    // Mostly where one frame is mapped many times over.
+    const bool many = t.place % 4 != 0 && !model_.second_level() && guest(n).mode != Mode::Flat;
+    const std::uint64_t a = many ? Layout::kMany : some_address(n, t.place);
+    // Below 4 GiB there is nothing behind the last page.
+    const bool wide = model_.second_level() || guest(n).mode == Mode::Long4;
+    for (unsigned i = 0; i < t.pages && ok(); ++i)
+      use(n, (a + (std::uint64_t{i} << 12)) & (wide ? ~std::uint64_t{0} : 0xffff'ffffU), t.reach);
+  }
   void act(unsigned n, const Instruction& t) {
     std::vector<One> all;
     for (unsigned i = 0; i < std::min(t.addresses, subject_.instruction_addresses()); ++i) {
@@ -27,6 +36,7 @@ class GuestActions : public Accesses {
     if (all.empty() || alternates(n, all)) return;
     tell([&] { return who(n) + "one instruction with " + std::to_string(all.size()) + " accesses:"; });
     for (const One& x : all) tell([&] { return "    " + words_of(x.reach) + " at " + hex(x.address); });
+    int rounds = 0;
     for (int tries = 0; tries < kTries && ok(); ++tries) {
       bool whole = true;
       for (auto x = all.begin(); x != all.end() && whole; ++x) {
@@ -44,7 +54,7 @@ class GuestActions : public Accesses {
         bool stepping = false, done = false;
         const Answer answer = answer_fault(n, x->address, x->reach, got, kNothing, stepping, done);
         if (stepping) end_step(n);
-        if (tries + 1 == kTries && let_others_end()) tries = 0;
+        if (tries + 1 == kTries && ++rounds < kRounds && let_others_end()) tries = 0;
         if (stepping || answer == Answer::Over) return;  // the guest's fault, or an emulator's work
       }
       if (whole) return;
@@ -65,8 +75,12 @@ class GuestActions : public Accesses {
     if (!model_.is_table(frame_of(s.at).value())) return;
     std::uint64_t entry = s.entry;
     if (!changed(g, e, s, entry)) return;
+    if (e.before) {
+      use(n, a, e.reach);
+      if (!ok()) return;
+    }
     put(n, {s.at, a, s.level, g.width(), steps.place(which)}, s.entry, entry, e.by, e.then);
-    if (e.uses && ok()) use(n, a, e.reach);
+    if (e.uses) use_below(n, a, s.level, e.reach);
   }
   void act(unsigned n, const UndoEdit& u) {
     const G& g = guest(n);
@@ -74,7 +88,7 @@ class GuestActions : public Accesses {
     std::uint64_t now = 0;
     if (!machine_.read(last_edit_.at.at, last_edit_.at.width, now)) return;
     put(n, Edited{last_edit_.at}, now, last_edit_.was, u.by, u.then);
-    if (u.uses && ok()) use(n, last_edit_.at.address, u.reach);
+    if (u.uses) use_below(n, last_edit_.at.address, last_edit_.at.level, u.reach);
   }
   void act(unsigned, const DeviceWrite& d) {
     if (model_.second_level()) return;
@@ -164,12 +178,15 @@ class GuestActions : public Accesses {
              ", CR4 " + hex(was.cr4) + " -> " + hex(k.cr4) + ", EFER " + hex(was.efer) + " -> " + hex(k.efer) + ")";
     });
     apply(n, k, guest(n).mode);
+    if (!ok()) return;
     // What was cached under the other NXE or PSE means another thing now; a guest that does not flush may find either.
-    if ((bit != Bit::Nxe && bit != Bit::Pse) || !ok()) return;
-    if (t.flushes)
-      flush(n);
-    else
-      model_.doubt_everything(n);
+    if (bit == Bit::Nxe || bit == Bit::Pse) {
+      if (t.flushes)
+        flush(n);
+      else
+        model_.doubt_everything(n);
+    }
+    if (t.uses && ok()) use(n, some_address(n, t.place), t.reach);
   }
   void act(unsigned n, const SwitchMode& w) {
     if (!model_.second_level()) switch_mode(n, w);
@@ -216,6 +233,21 @@ class GuestActions : public Accesses {
     tell([&] { return who(n) + words_of(x) + " at " + hex(a); });
     // Never store rubbish over a table by chance: accesses only touch; edits do the writing.
     access(n, a, x);
+  }
+  /// Effects: uses `a`, and a few more of the addresses that an entry of that level leads to as well.
+  void use_below(unsigned n, std::uint64_t a, unsigned level, const Reach& x) {
+    constexpr unsigned kFew = 3;
+    if (ok()) use(n, a, x);
+    if (level < 2 || level > 4) return;
+    const std::vector<std::uint64_t>& all = model_.universe(guest(n).mode);
+    const unsigned shift = guest(n).mode == Mode::Bits32 ? 22 : 12 + 9 * (level - 1);
+    unsigned used = 0;
+    for (std::size_t i = 0; i < all.size() && used < kFew && ok(); ++i) {
+      const std::uint64_t other = all[(i + a / 4096) % all.size()];
+      if (other == a || other >> shift != a >> shift) continue;
+      used += 1;
+      use(n, other, x);
+    }
   }
   /// One of an instruction's accesses.
   struct One {
@@ -277,9 +309,14 @@ class GuestActions : public Accesses {
       case Change::Replace:
         entry = e.value % 2 != 0 ? 0 : 7 | gfn_of_data();
         return true;
-      case Change::FlipHighBit:
-        entry ^= std::uint64_t{1} << (12 + e.value % (width == 8 ? 51 : 20));
+      case Change::FlipHighBit: {
+        // Mostly one at an end of a field of some format.
+        constexpr unsigned kEnds[] = {12, 13, 20, 21, 28, 29, 30, 31, 39, 45, 46, 51, 52, 58, 59, 62};
+        const unsigned any = 12 + static_cast<unsigned>(e.value % (width == 8 ? 51 : 20));
+        const unsigned end = kEnds[(e.value >> 8) % (width == 8 ? std::size(kEnds) : 8)];
+        entry ^= std::uint64_t{1} << ((e.value >> 16) % 4 == 0 ? any : end);
         return true;
+      }
       case Change::AllRights:
         entry |= 7;
         return true;
@@ -350,6 +387,10 @@ class GuestActions : public Accesses {
         break;
       case Then::LoadsCr3:
         load_cr3(n, g.cr3);
+        break;
+      case Then::SwitchesPcid:
+        if ((g.controls.cr4 & cr4::kPcide) != 0)
+          load_cr3(n, (g.cr3 & ~std::uint64_t{0xfff}) | ((g.cr3 & 0xfff) + 1) % 3 | std::uint64_t{1} << 63);
         break;
       case Then::Flushes:
         // A large page that was there goes by one INVLPG; what was a table takes a flush.

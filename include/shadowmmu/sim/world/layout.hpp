@@ -21,6 +21,7 @@ class Layout {
 
   /// The guest's data begin here, and mostly lie in the hundred frames from here on.
   [[nodiscard]] std::uint64_t data() const noexcept { return data_; }
+  static constexpr std::uint64_t kMany = 0x0061'0000, kManyPages = 96;  ///< pages that one frame serves
   /// Returns: a frame that a guest's page may lead to: mostly data; now and then the last or first of a slot, of a
   /// host page, of a word of a log, or of what an MMU's own entries can name; or what no slot owns.
   [[nodiscard]] std::uint64_t some_frame(std::uint64_t choice) const noexcept {
@@ -78,13 +79,16 @@ class Layout {
         share_tables(g, m, r, root);
         for (const std::uint64_t a : addresses(m))
           if (a - kLarge >= kLargeSpan && (r == 0 || a % kFar != 0) && a - kHuge >= (1U << 30) &&
-              (m != Mode::Pae || a >> 21 != kFirst >> 21))
-            g.map(m, root, a, a == kDevice ? 0xfee00 : data_ + (a >> 12) % 40 + r * 40, rights_of_page((a >> 12) + r));
+              (m != Mode::Pae || a >> 21 != kFirst >> 21) && a - kMany >= (kManyPages << 12))
+            g.map(m, root, a, leads_nowhere(a) ? 0xfee00 + (a >> 12) % 8 : data_ + (a >> 12) % 40 + r * 40,
+                  flags_of_page(m, (a >> 12) + r));
+        // One frame for many pages, as where a guest has given them no memory of their own yet.
+        for (std::uint64_t i = 0; i < kManyPages; ++i) g.map(m, root, kMany + (i << 12), data_ + 39, 5);
         // The same memory twice, once not for all; one page, and what may be one in the middle of low memory.
         const std::uint64_t step = m == Mode::Bits32 ? 1024 : 512;
         g.map(m, root, kLarge, GuestMap::kBig + step * (r + 1), 7, 2);
         if (m != Mode::Bits32) g.map(m, root, kLarge + (1U << 21), GuestMap::kHigh + r, 7);
-        g.map(m, root, kLarge + (1U << 22), GuestMap::kBig + step * (r + 1), r == 0 ? 5 : 1, 2);
+        g.map(m, root, kLarge + (1U << 22), GuestMap::kBig + step * (r + 1), r == 0 ? 5 : r == 1 ? 0x65 : 1, 2);
         if (m != Mode::Bits32) g.map(m, root, kLarge + (3U << 21), 1024, 7, 2);
         if (m != Mode::Bits32) g.map(m, root, kLarge + (4U << 21), 1024, r == 0 ? 5 : 3, 2);
         if (m == Mode::Long4) g.map(m, root, kHuge, GuestMap::kBig, r == 1 ? 5 : 7, 3);
@@ -93,10 +97,18 @@ class Layout {
   }
 
  private:
-  /// Mostly all rights; some pages are read-only, some the supervisor's.
-  [[nodiscard]] static std::uint64_t rights_of_page(std::uint64_t n) {
-    constexpr std::uint64_t kRights[] = {7, 7, 7, 5, 7, 3, 7, 1};
-    return kRights[n % 8];
+  /// Mostly all rights; some pages are read-only, some the supervisor's. Some have A and D from the begin, some are no
+  /// code, and some of 4-level tables bear a bit of the guest's own, which PAE reserves.
+  [[nodiscard]] static std::uint64_t flags_of_page(Mode m, std::uint64_t n) {
+    constexpr std::uint64_t kFlags[] = {7, 7, 0x67, 5, 7, 3, 0x67, 0x21, 7, 0x65, 7};
+    std::uint64_t flags = kFlags[n % std::size(kFlags)];
+    if (m != Mode::Bits32 && n % 5 == 3) flags |= std::uint64_t{1} << 63;
+    if (m == Mode::Long4 && n % 6 == 4) flags |= std::uint64_t{1} << 58;
+    return flags;
+  }
+  /// Pages that lead to no memory.
+  [[nodiscard]] static bool leads_nowhere(std::uint64_t a) noexcept {
+    return a == 0x0060'3000 || a == 0x0040'2000 || a == 0x8000'1000;
   }
   /// Leaf tables that lie where a large page could begin, inside of one, and in two paging modes at once.
   void share_tables(Guest<Machine>& g, Mode m, unsigned r, std::uint64_t root) {
@@ -104,7 +116,6 @@ class Layout {
     if (m == Mode::Long4) shared_[r] = r == 0 ? GuestMap::kZeroTable : r == 2 ? GuestMap::kBigTables : g.next_frame++;
     g.put(m, root, kFirst, 2, shared_[r] << 12 | 7);
   }
-  static constexpr std::uint64_t kDevice = 0x0060'3000;          ///< leads to no memory
   static constexpr std::uint64_t kFar = std::uint64_t{1} << 43;  ///< pages that share no table but the root
   static constexpr std::uint64_t kFirst = 0x0040'0000;           ///< where pages of the guest's begin
   static constexpr std::uint64_t kLarge = 0x9000'0000, kLargeSpan = 1U << 24;  ///< large pages of the guest
@@ -115,6 +126,7 @@ class Layout {
     for (std::uint64_t i = 0; i < 6; ++i) v.push_back(kFirst + i * 0x1000);
     for (std::uint64_t i = 0; i < 3; ++i) v.push_back(0x0060'0000 + i * 0x3000);
     for (std::uint64_t i = 0; i < 3; ++i) v.push_back(0x8000'0000 + i * 0x1000);
+    for (const std::uint64_t i : {std::uint64_t{0}, kManyPages - 1}) v.push_back(kMany + (i << 12));
     v.push_back(0x005f'f000);  // the last entry of a table
     v.push_back(0x3fff'f000);  // and of the table above
     for (const unsigned i : {0U, 0x5000U, 0x1f'f000U, 0x20'0000U, 0x40'0000U, 0x5f'f000U, 0x60'3000U, 0x80'3000U})

@@ -80,7 +80,9 @@ class Machine : public GuestMemory {
   }
   Backing backing(Gfn g, bool write) noexcept {
     Agents::point();
-    return GuestMemory::backing(g, write);
+    const Backing b = GuestMemory::backing(g, write);
+    Agents::point();  // what the MMU was told may be out of date by the time it uses it
+    return b;
   }
   void flush(const FlushRequest& r) noexcept {
     Agents::point();

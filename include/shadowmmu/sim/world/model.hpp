@@ -150,12 +150,12 @@ class Model {
     version += 1;
     for (std::uint64_t word = at.value() & ~std::uint64_t{7}; word < at.value() + bytes; word += 8) {
       std::uint64_t before = 0;
-      unsigned untold = 0;
+      unsigned halves = 0;
       if (!machine.read(Gpa{word}, 8, before)) continue;
       for (std::uint64_t half = std::max(word, at.value() & ~std::uint64_t{3});
            half < word + 8 && half < at.value() + bytes; half += 4)
-        untold |= told ? 0U : 1U << (half >> 2 & 1);
-      past_.overwritten(word, before, version, untold);
+        halves |= 1U << (half >> 2 & 1);
+      past_.overwritten(word, before, version, halves, told ? 0 : halves);
     }
     change();
     note_word(at);
@@ -295,7 +295,7 @@ class Model {
     // Where A and D cannot be set, entries serve without them.
     const bool keeps_flags = !machine.read_only(frame_of(Gpa{at}).value());
     Lead l = above;
-    l.since = std::max(above.since, past_.written(at & ~7ULL));
+    l.since = std::max(above.since, past_.written(at, g.width()));
     each_lead_by(c, a, now, level, l, keeps_flags, f, doubt);
     std::vector<std::uint64_t> seen{now};
     for (const PastValue& v : past_.of(at & ~7ULL)) {

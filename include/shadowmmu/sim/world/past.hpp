@@ -30,11 +30,13 @@ struct PastValue {
 
 class Past {
  public:
-  /// The word lost that value. `untold`: the halves of it of whose change the MMU hears later, or never.
-  void overwritten(std::uint64_t word, std::uint64_t value, std::uint64_t now, unsigned untold) {
+  /// The word lost that value, of which these halves are written. `untold`: those of whose change the MMU hears later,
+  /// or never.
+  void overwritten(std::uint64_t word, std::uint64_t value, std::uint64_t now, unsigned halves, unsigned untold) {
     Word& w = words_[word];
-    w.values.push_back({value, w.written, now, kStill, untold, untold});
-    w.written = now;
+    w.values.push_back({value, std::max(w.written[0], w.written[1]), now, kStill, untold, untold});
+    for (unsigned h = 0; h < 2; ++h)
+      if ((halves >> h & 1) != 0) w.written[h] = now;
     if (untold != 0) untold_ += 1;
   }
   /// The MMU was told that [at, at + bytes) was written.
@@ -51,10 +53,12 @@ class Past {
     }
   }
   [[nodiscard]] bool all_told() const noexcept { return untold_ == 0; }
-  /// Returns: since when the word has held what it holds.
-  [[nodiscard]] std::uint64_t written(std::uint64_t word) const {
-    const auto found = words_.find(word);
-    return found == words_.end() ? 0 : found->second.written;
+  /// Returns: since when the entry of that many bytes at `at` has been what it is.
+  [[nodiscard]] std::uint64_t written(std::uint64_t at, unsigned bytes) const {
+    const auto found = words_.find(at & ~std::uint64_t{7});
+    if (found == words_.end()) return 0;
+    const auto& w = found->second.written;
+    return bytes == 8 ? std::max(w[0], w[1]) : w[at >> 2 & 1];
   }
   [[nodiscard]] const std::vector<PastValue>& of(std::uint64_t word) const {
     static const std::vector<PastValue> kNone;
@@ -64,7 +68,7 @@ class Past {
 
  private:
   struct Word {
-    std::uint64_t written = 0;
+    std::uint64_t written[2] = {};  ///< each half
     std::vector<PastValue> values;
   };
   std::map<std::uint64_t, Word> words_;

@@ -80,6 +80,13 @@ class Subject {
   /// Returns: what the implementation finds wrong with itself, or with what its own readers see; empty if nothing.
   /// `told`: it has heard of every write to guest tables; else it cannot know what they say.
   [[nodiscard]] virtual std::string unsound(std::uint64_t /*choice*/, bool /*told*/) { return {}; }
+  /// Whether another thread than the vCPU's can translate for it; where false, the world does not ask.
+  [[nodiscard]] virtual bool translates() const { return false; }
+  /// Returns: whether an access of the vCPU to `address` is allowed, as another thread finds it in the guest's tables,
+  /// and where it leads. The access was made, so that it owes no A or D.
+  [[nodiscard]] virtual bool translate(unsigned /*vcpu*/, std::uint64_t /*address*/, AccessRequest, CpuMode, Gpa&) {
+    return false;
+  }
   /// Returns: how many addresses it promises to map at the same time for one instruction; 0 for no promise.
   [[nodiscard]] virtual unsigned instruction_addresses() const { return 0; }
   /// Whether it ends an implicit supervisor access at CPL < 3 with AC set, of which nothing tells it, in the fault that

@@ -35,7 +35,7 @@ class World {
         agents_(kind.interleaved ? std::make_unique<Agents>() : nullptr),
         driver_(model_, checker_, *subject_, agents_.get()) {
     machine_.yield_at_once = seed % 2 == 0;
-    driver_.begin(static_cast<Mode>(seed % 3), seed / 3 % 3, seed % 2 == 0);
+    driver_.begin(static_cast<Mode>(seed % 3), seed / 3 % 3, seed % 2 == 0, seed % 8 < 5);
   }
   World(const World&) = delete;
 
