@@ -287,6 +287,12 @@ class Accesses {
       if (choice % 8 == 1 && model_.second_level()) return (GuestMap::kHigh + x % 70) << 12;
       if (choice % 8 == 2)
         return (model_.layout().some_frame(choice >> 4) & (model_.second_level() ? ~0ULL : 0xfffffULL)) << 12;
+      // The ends of what one word of a log is about.
+      if (choice % 8 == 4 && model_.second_level()) {
+        const Model::Slot& s = model_.slots[x % 3];
+        if (s.pages > 512) return (s.first + x / 4 % 8 * 64 + (x / 32 % 2) * 63) << 12;
+        return (s.first + (x / 4 % 2 == 0 ? s.pages - 1 : std::min<std::uint64_t>(s.pages - 1, 63))) << 12;
+      }
       // The last frame of a region and the first of the next.
       if (choice % 8 == 3) return (512 + x % 4 / 2 * 512 - 1 + x % 2) << 12;
       return (choice % 16 < 8 ? x % 2060 : model_.layout().data() + x % 60) << 12;

@@ -122,6 +122,10 @@ struct MoveFrames {
   std::uint64_t gfn = 0, pages = 1, where = 0;
   std::uint64_t also = 0;  ///< others that move meanwhile; 0: none
 };
+/// The host makes 2 MiB that it had taken apart one page again, where it can.
+struct MakeWhole {
+  std::uint64_t gfn = 0;
+};
 struct ShareFrames {
   std::uint64_t gfn = 0, pages = 1;
 };
@@ -154,7 +158,7 @@ struct Starve {
 
 using Deed =
     std::variant<Touch, Sweep, Instruction, EditEntry, UndoEdit, DeviceWrite, TellAll, LoadCr3, Toggle, SwitchMode,
-                 Invlpg, FlushAll, MoveFrames, ShareFrames, MakeRom, ChangeSlot, UseLog, Upkeep, Starve>;
+                 Invlpg, FlushAll, MoveFrames, MakeWhole, ShareFrames, MakeRom, ChangeSlot, UseLog, Upkeep, Starve>;
 
 struct Action {
   unsigned vcpu = 0;         ///< which vCPU does it, where a vCPU does

@@ -153,8 +153,12 @@ class Checker final : public MachineObserver {
       return;
     }
     if (model_.doubtful(n, a)) return fail("a translation was used that no TLB may hold");
-    fail(now.fault ? "an access succeeded that must fault"
-                   : "an access went to gfn " + hex(gfn) + " instead of " + hex(now.gpa.value() >> 12));
+    const WalkResult w = m.vcpu(n).cpu.peek(Gva{a});
+    const bool held = w.ok() && frame_of(w.hpa) == frame_of(got.hpa) &&
+                      m.vcpu(n).cpu.permits(w.rights, x.request, x.mode, x.implicit);
+    fail((now.fault ? "an access succeeded that must fault"
+                    : "an access went to gfn " + hex(gfn) + " instead of " + hex(now.gpa.value() >> 12)) +
+         (held ? "" : ", by a translation that no flush has taken from its TLB"));
   }
 
   // --- what a TLB may hold -------------------------------------------------------------------------------------------

@@ -39,9 +39,10 @@ class Driver : public GuestActions {
         [&](const auto& deed) {
           using D = std::decay_t<decltype(deed)>;
           constexpr bool kHost = std::is_same_v<D, DeviceWrite> || std::is_same_v<D, TellAll> ||
-                                 std::is_same_v<D, MoveFrames> || std::is_same_v<D, ShareFrames> ||
-                                 std::is_same_v<D, MakeRom> || std::is_same_v<D, ChangeSlot> ||
-                                 std::is_same_v<D, UseLog> || std::is_same_v<D, Upkeep> || std::is_same_v<D, Starve>;
+                                 std::is_same_v<D, MoveFrames> || std::is_same_v<D, MakeWhole> ||
+                                 std::is_same_v<D, ShareFrames> || std::is_same_v<D, MakeRom> ||
+                                 std::is_same_v<D, ChangeSlot> || std::is_same_v<D, UseLog> ||
+                                 std::is_same_v<D, Upkeep> || std::is_same_v<D, Starve>;
           return kHost ? Agents::kHost : a.vcpu;
         },
         a.deed);
@@ -71,6 +72,17 @@ class Driver : public GuestActions {
       model_.version += 1;
       subject_.unmap_end();
     }
+    subject_.unmap_end();
+  }
+  void act(unsigned, const MakeWhole& x) {
+    const Gfn first{model_.recent(x.gfn) & ~std::uint64_t{511}};
+    if (first >= Gfn{GuestMap::kLow}) return;
+    tell([&] { return "host: makes 2 MiB at gfn " + hex(first.value()) + " one page where it can"; });
+    subject_.unmap_begin(first, 512);
+    Agents::point();
+    for (std::uint64_t g = first.value(); g < first.value() + 512; ++g) unmapped(g);
+    static_cast<void>(machine_.make_whole(first));
+    model_.version += 1;
     subject_.unmap_end();
   }
   /// Returns: mostly frames in use, now and then the last of a large page; the guest's own tables mostly stay in their

@@ -101,6 +101,7 @@ class Generator {
     if (kind < 88)
       return DeviceWrite{rng_.next(), rng_.below(4096), rng_.next() & 0x67, 1U << rng_.below(4), rng_.flip()};
     if (kind < 90) return TellAll{};
+    if (kind < 91) return MakeWhole{rng_.next()};
     if (kind < 98) return MoveFrames{rng_.next(), 1 + rng_.below(3), rng_.next(), rng_.chance(1, 3) ? rng_.next() : 0};
     if (kind < 100) return ShareFrames{rng_.next(), 1 + rng_.below(4)};
     if (kind < 102) return MakeRom{rng_.next(), rng_.flip()};

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 #pragma once
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <functional>
@@ -92,13 +93,30 @@ class GuestMemory : public host::Arena {
   }
   /// Effects: the frame lies elsewhere, contents and all. Requires: low memory, and an unmap of g is in progress.
   void move(Gfn g, std::uint64_t choice) {
-    const std::uint64_t other = GuestMap::kLow + choice % GuestMap::kLow;
-    std::memcpy(Arena::guest_page(Gfn{place_[other]}), guest_page(g), kPageSize);
-    std::memset(guest_page(g), 0x5a, kPageSize);
-    owner_[place_[g.value()]] = GuestMap::kNone;
-    std::swap(place_[g.value()], place_[other]);
-    owner_[place_[g.value()]] = g.value();
+    exchange_places(g.value(), GuestMap::kLow + choice % GuestMap::kLow);
     whole_[g.value() / 512] = false;
+  }
+  /// Returns: whether the 2 MiB of low memory in which g lies can be one host page again. Effects: then they are,
+  /// contents and all. Requires: an unmap of all of it is in progress.
+  bool make_whole(Gfn g) {
+    const std::uint64_t first = g.value() & ~std::uint64_t{511};
+    if (config_.shifted || !config_.whole_blocks || whole_[first / 512]) return false;
+    for (std::uint64_t i = first; i < first + 512; ++i)
+      if (read_only_[i] || copy_on_write_[i]) return false;
+    for (std::uint64_t to = 0; to < owner_.size(); to += 512) {
+      const auto fits = [&](std::uint64_t i) {
+        return owner_[to + i] == GuestMap::kNone || owner_[to + i] == first + i;
+      };
+      std::uint64_t n = 0;
+      while (n < 512 && fits(n)) ++n;
+      if (n < 512) continue;
+      for (std::uint64_t i = 0; i < 512; ++i)
+        if (place_[first + i] != to + i)
+          exchange_places(first + i, std::find(place_.begin(), place_.end(), to + i) - place_.begin());
+      whole_[first / 512] = true;
+      return true;
+    }
+    return false;
   }
   void set_read_only(Gfn g, bool on) {
     read_only_[g.value()] = on;
@@ -179,6 +197,14 @@ class GuestMemory : public host::Arena {
   }
 
  private:
+  /// Effects: gfn g lies where nobody's frame `other` was, and the other way round.
+  void exchange_places(std::uint64_t g, std::uint64_t other) {
+    std::memcpy(Arena::guest_page(Gfn{place_[other]}), guest_page(Gfn{g}), kPageSize);
+    std::memset(guest_page(Gfn{g}), 0x5a, kPageSize);
+    owner_[place_[g]] = GuestMap::kNone;
+    std::swap(place_[g], place_[other]);
+    owner_[place_[g]] = g;
+  }
   static constexpr std::uint64_t kBigAt = 262144, kHighAt = kBigAt + GuestMap::kBigPages;
 
   void shuffle() {

@@ -297,7 +297,7 @@ class Model {
     Lead l = above;
     l.since = std::max(above.since, past_.written(at, g.width()));
     each_lead_by(c, a, now, level, l, keeps_flags, f, doubt);
-    std::vector<std::uint64_t> seen{now};
+    std::vector<std::uint64_t> seen;
     for (const PastValue& v : past_.of(at & ~7ULL)) {
       const std::uint64_t was = g.width() == 8 ? v.value : v.value >> (at & 4) * 8 & 0xffff'ffff;
       const std::uint64_t until = v.until(at, g.width());
@@ -306,12 +306,19 @@ class Model {
       if (std::find(seen.begin(), seen.end(), was) != seen.end()) continue;
       seen.push_back(was);
       if (keeps_flags && (was & 0x20) == 0) continue;  // never used
-      doubt = true;
       l = above;
-      l.past = true;
       l.since = std::max(above.since, v.since);
+      // What it says now it said before, too, when tables below said something else.
+      if (was == now) {
+        if (leads_to_table(g, was, level)) each_lead_by(c, a, was, level, l, keeps_flags, f, doubt);
+        continue;
+      }
+      doubt = l.past = true;
       each_lead_by(c, a, was, level, l, keeps_flags, f, doubt);
     }
+  }
+  [[nodiscard]] static bool leads_to_table(const Guest<Machine>& g, std::uint64_t e, unsigned level) {
+    return level > 1 && ((e & 0x80) == 0 || level > 3 || (g.mode == Mode::Bits32 && (g.controls.cr4 & cr4::kPse) == 0));
   }
   /// As above, through one entry of that level.
   template <class F>
@@ -328,7 +335,7 @@ class Model {
     const std::uint64_t inside = (std::uint64_t{1} << bits * (level - 1)) - 1;
     if (level == 1) {
       l.gfn = frame;
-    } else if ((e & 0x80) == 0 || level > 3 || (g.mode == Mode::Bits32 && (g.controls.cr4 & cr4::kPse) == 0)) {
+    } else if (leads_to_table(g, e, level)) {
       return each_lead(c, a, frame << 12, level - 1, l, f, doubt);
     } else {
       const std::uint64_t pse36 = g.mode == Mode::Bits32 ? (e >> 13 & 0xff) << 20 : 0;
