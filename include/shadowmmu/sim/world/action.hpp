@@ -104,7 +104,7 @@ enum class Bit : std::uint8_t { Wp, Smep, Smap, Pge, Nxe, Pse, Cd, Pcide, Count 
 struct Toggle {
   Bit bit = Bit::Wp;
   bool flushes = true;
-  bool uses = false;  ///< and then some page
+  bool uses = false;  ///< some page, before that and after it
   std::uint64_t place = 0;
   Reach reach{};
 };

@@ -141,6 +141,11 @@ class GuestActions : public Accesses {
   }
   void act(unsigned n, const Toggle& t) {
     if (model_.second_level()) return;
+    const std::uint64_t used = some_address(n, t.place);
+    if (t.uses) {
+      use(n, used, t.reach);
+      if (!ok()) return;
+    }
     Controls k = guest(n).controls;
     Bit bit = t.bit;
     if (bit == Bit::Pcide && (!subject_.has_pcid() || guest(n).mode != Mode::Long4)) bit = Bit::Wp;
@@ -186,7 +191,7 @@ class GuestActions : public Accesses {
       else
         model_.doubt_everything(n);
     }
-    if (t.uses && ok()) use(n, some_address(n, t.place), t.reach);
+    if (t.uses && ok()) use(n, used, t.reach);
   }
   void act(unsigned n, const SwitchMode& w) {
     if (!model_.second_level()) switch_mode(n, w);

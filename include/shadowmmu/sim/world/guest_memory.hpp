@@ -86,6 +86,7 @@ class GuestMemory : public host::Arena {
       if (!b.writable) b.level = Level{1};
     } else if (gfn < GuestMap::kHigh) {
       b.level = Level{config_.big_level};
+      if (device(gfn)) b.kind = Backing::Kind::Device;
     } else if (device(gfn)) {
       b.kind = Backing::Kind::Device;
     }
@@ -157,7 +158,8 @@ class GuestMemory : public host::Arena {
   }
   /// Returns: whether the frame is a device's memory, whatever the guest makes of it.
   [[nodiscard]] bool device(std::uint64_t gfn) const noexcept {
-    return config_.devices && config_.memory_types && gfn >= GuestMap::kHigh;
+    if (!config_.devices || !config_.memory_types) return false;
+    return gfn >= GuestMap::kHigh || (config_.second_level && gfn - (GuestMap::kBig + 512) < 512);
   }
   [[nodiscard]] MemoryType type_of(std::uint64_t gfn) const noexcept {
     if (!config_.memory_types) return MemoryType::WriteBack;
