@@ -95,6 +95,8 @@ class PoisonHost : Lender, public host::Arena {
     }();
     if (r.ok()) sim::take_over(to_virt(r.value()));
     if (r.ok()) freed_[number(r.value())] = false;
+    // Who has not heard of it from whoever has it now may still find what was freed.
+    if (sim::Execution* e = sim::Execution::current(); e != nullptr && r.ok()) e->filled(to_virt(r.value()), kEntry);
     return r;
   }
   /// Returns: whether nobody has written what is free.

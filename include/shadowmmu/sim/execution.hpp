@@ -14,6 +14,7 @@
 
 #include "shadowmmu/sim/fiber.hpp"
 #include "shadowmmu/sim/schedule.hpp"
+#include "shadowmmu/sim/stale_reads.hpp"
 #include "shadowmmu/sim/store_buffer.hpp"
 
 namespace shadowmmu::sim {
@@ -31,6 +32,7 @@ enum class RunEnd : std::uint8_t {
 /// - before an access to a location that another agent's buffer holds a store to: let that store, and all older ones
 ///   of its buffer, reach memory first. A store that nobody is about to look at has no reason to move. Where stores are
 ///   weak it may come alone, unless it is a release;
+/// - which of several values a load finds, where those of the C++ memory model are explored (stale_reads.hpp);
 /// - where an agent ends or pauses: who goes on; that is no preemption.
 class Execution {
  public:
@@ -39,7 +41,9 @@ class Execution {
   struct Limits {
     unsigned preemptions = 2;
     bool tso = true;
-    bool weak = false;  ///< with tso: a store that is no release may overtake older ones to other cells
+    bool weak = false;   ///< with tso: a store that is no release may overtake older ones to other cells
+    bool cxx = false;    ///< the C++ memory model instead
+    unsigned stale = 1;  ///< with cxx: loads of one run that find something older than the newest
     std::uint64_t max_steps = 20'000;
     std::size_t stack_bytes = std::size_t{256} << 10U;
   };
@@ -61,10 +65,12 @@ class Execution {
   Outcome run(const std::vector<std::function<void()>>& bodies, Schedule& schedule, const Limits& limits) {
     schedule_ = &schedule;
     limits_ = limits;
-    limits_.tso = limits.tso && !kRacesShow;
+    limits_.cxx = limits.cxx && !kRacesShow;
+    limits_.tso = limits.tso && !limits_.cxx && !kRacesShow;
     limits_.weak = limits.weak && limits_.tso;
     outcome_ = {};
-    preemptions_ = 0;
+    preemptions_ = stale_ = 0;
+    if (limits_.cxx) orders_.reset();
     while (agents_.size() < bodies.size()) agents_.push_back(std::make_unique<Agent>());
     agents_.resize(bodies.size());
     for (std::size_t i = 0; i < bodies.size(); ++i) {
@@ -125,7 +131,9 @@ class Execution {
   /// Effects: blocks until memory changed by another hand since the last pause (or begin) of this agent.
   void pause() {
     step();
-    if (!std::exchange(me().news, false)) {
+    // What was stored does not stay unseen for ever.
+    me().up_to_date = std::exchange(me().stale, false);
+    if (!std::exchange(me().news, false) && !me().up_to_date) {
       me().paused = true;
       hand_over();
     }
@@ -152,6 +160,42 @@ class Execution {
     me().fresh = false;
     me().buffer.push(cell, v, release);
   }
+  // The same under the C++ memory model.
+  template <class T>
+  [[nodiscard]] T read(const T& cell, memory::Order o) {
+    step();
+    const auto p = place_of(cell);
+    const unsigned n = orders_.options(me_, p, o);
+    unsigned choice = 0;
+    if (n > 1 && stale_ < limits_.stale && !me().up_to_date) choice = schedule_->choose(n);
+    if (choice != 0) {
+      ++stale_;
+      me().stale = true;
+    }
+    const std::uint64_t bits = orders_.read(me_, p, o, choice);
+    T v;
+    std::memcpy(&v, &bits, sizeof v);
+    return v;
+  }
+  template <class T>
+  void write(T& cell, T v, memory::Order o, bool atomic = false) {
+    step();
+    me().up_to_date = false;
+    if (!atomic) me().fresh = false;
+    orders_.write(me_, place_of(cell), bits_of(v), o, atomic);
+    write_through(cell, v);
+  }
+  template <class T>
+  void found(const T& cell, memory::Order o) {
+    orders_.found(me_, place_of(cell), o);
+  }
+  void fence(memory::Order o) { orders_.fence(me_, o); }
+  /// Tells that the running agent has filled a page with something else than `before`, without saying so store by
+  /// store.
+  void filled(const void* page, std::uint64_t before) {
+    if (limits_.cxx) orders_.filled(me_, reinterpret_cast<std::uintptr_t>(page), before);
+  }
+  [[nodiscard]] bool cxx() const noexcept { return limits_.cxx; }
   /// Requires: the own buffer is empty.
   template <class T>
   void write_through(T& cell, T v) {
@@ -175,13 +219,15 @@ class Execution {
     bool fresh = true;  ///< has not acted since it was chosen at its begin
     bool done = false;
     bool paused = false;
-    bool news = false;  ///< memory changed by another hand since the last pause
+    bool news = false;        ///< memory changed by another hand since the last pause
+    bool stale = false;       ///< it found something old since the last pause
+    bool up_to_date = false;  ///< until it stores or pauses, its loads find the newest
 
     void reset(const std::function<void()>& f) {
       body = f;
       buffer.clear();
       fresh = true;
-      done = paused = news = false;
+      done = paused = news = stale = up_to_date = false;
     }
     [[nodiscard]] bool blocked() const noexcept { return !done && paused && !news; }
     [[nodiscard]] bool runnable() const noexcept { return !done && !blocked(); }
@@ -206,6 +252,17 @@ class Execution {
     return execution;
   }
 
+  template <class T>
+  [[nodiscard]] static std::uint64_t bits_of(T v) noexcept {
+    std::uint64_t bits = 0;
+    std::memcpy(&bits, &v, sizeof v);
+    return bits;
+  }
+  template <class T>
+  [[nodiscard]] static StaleReads::Place place_of(const T& cell) noexcept {
+    const Footprint f = footprint_of(cell);
+    return {f.begin, static_cast<unsigned>(f.bytes), bits_of(cell)};
+  }
   [[nodiscard]] unsigned count() const noexcept { return static_cast<unsigned>(agents_.size()); }
   [[nodiscard]] Agent& me() noexcept { return *agents_[me_]; }
 
@@ -378,6 +435,8 @@ class Execution {
   char begun_ = 0, ended_ = 0;  ///< all that came before an agent's begin, or after all ends, is ordered by these
   unsigned me_ = 0;
   unsigned preemptions_ = 0;
+  unsigned stale_ = 0;
+  StaleReads orders_;
 };
 
 }  // namespace shadowmmu::sim

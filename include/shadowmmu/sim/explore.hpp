@@ -27,6 +27,8 @@ struct ExploreOptions {
   unsigned preemptions = 2;            ///< of one run; kAnyNumber explores everything
   bool tso = true;                     ///< store buffers; else sequential consistency
   bool weak = false;                   ///< with tso: stores that are no release may overtake others
+  bool cxx = false;                    ///< the C++ memory model instead of x86's
+  unsigned stale = 1;                  ///< with cxx: loads of one run that find something older than the newest
   std::uint64_t max_runs = 1'000'000;  ///< of the depth-first search
   std::uint64_t random_runs = 0;       ///< afterwards, without a bound on preemptions
   std::uint64_t seed = 1;              ///< of the first random run; each next one takes the next seed
@@ -73,7 +75,7 @@ class Explorer {
     begin();
     schedule_.replay({});
     for (;;) {
-      if (!once(make, options_.preemptions)) return finish();
+      if (!once(make, options_.preemptions, options_.stale)) return finish();
       if (!schedule_.next()) {
         report_.complete = true;
         break;
@@ -82,7 +84,7 @@ class Explorer {
     }
     for (std::uint64_t i = 0; i < options_.random_runs && !late(); ++i) {
       schedule_.randomize(options_.seed + i);
-      if (!once(make, ExploreOptions::kAnyNumber)) {
+      if (!once(make, ExploreOptions::kAnyNumber, ExploreOptions::kAnyNumber)) {
         report_.seed = options_.seed + i;
         return finish();
       }
@@ -96,14 +98,18 @@ class Explorer {
   Report replay(Make make, std::string_view text) {
     const std::size_t colon = text.find(':');
     const auto prefix = colon == std::string_view::npos ? std::nullopt : Schedule::parse(text.substr(colon + 1));
-    if (!prefix || colon < 2 || std::string_view("tsw").find(text[0]) == std::string_view::npos)
+    if (!prefix || colon < 2 || std::string_view("tswc").find(text[0]) == std::string_view::npos)
       throw std::invalid_argument("no schedule");
     const std::string_view bound = text.substr(1, colon - 1);
     begin();
     options_.tso = text[0] != 's';
     options_.weak = text[0] == 'w';
+    options_.cxx = text[0] == 'c';
     schedule_.replay(*prefix);
-    once(make, bound == "*" ? ExploreOptions::kAnyNumber : static_cast<unsigned>(std::stoul(std::string(bound))));
+    if (bound == "*")
+      once(make, ExploreOptions::kAnyNumber, ExploreOptions::kAnyNumber);
+    else
+      once(make, static_cast<unsigned>(std::stoul(std::string(bound))), options_.stale);
     return finish();
   }
 
@@ -121,14 +127,14 @@ class Explorer {
   [[nodiscard]] bool late() const { return options_.time.count() != 0 && Clock::now() - began_ > options_.time; }
 
   template <class Make>
-  bool once(Make& make, unsigned preemptions) {
+  bool once(Make& make, unsigned preemptions, unsigned stale) {
     Scenario scenario = make();
     if (scenario.agents.empty() || scenario.agents.size() > Execution::kMaxAgents) {
       throw std::invalid_argument("a scenario has one to eight agents");
     }
-    Execution::Outcome o =
-        execution_.run(scenario.agents, schedule_,
-                       {preemptions, options_.tso, options_.weak, options_.max_steps, options_.stack_bytes});
+    Execution::Outcome o = execution_.run(
+        scenario.agents, schedule_,
+        {preemptions, options_.tso, options_.weak, options_.cxx, stale, options_.max_steps, options_.stack_bytes});
     if (o.end == RunEnd::Ok && !scenario.check()) {
       o.end = RunEnd::Check;
       o.message = "the check does not hold";
@@ -141,7 +147,8 @@ class Explorer {
     kFailed->push_back(std::move(scenario));
     report_.end = o.end;
     report_.message = o.message;
-    report_.schedule = std::string(!options_.tso   ? "s"
+    report_.schedule = std::string(options_.cxx    ? "c"
+                                   : !options_.tso ? "s"
                                    : options_.weak ? "w"
                                                    : "t") +
                        (preemptions == ExploreOptions::kAnyNumber ? "*" : std::to_string(preemptions)) + ":" +

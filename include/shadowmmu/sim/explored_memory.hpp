@@ -8,12 +8,13 @@
 
 namespace shadowmmu::sim {
 
-/// Memory access under the interleaving explorer. Under the sanitizer of threads: real atomics, of the order that was
-/// asked for, sequentially consistent in what they find: the sanitizer tells where what one agent wrote is read by
-/// another and no order of memory says that it may be, whichever interleaving is explored. Else as x86 orders it: loads
-/// and stores of any order but SeqCst compile to plain moves there, so Release and Acquire add nothing to x86-TSO.
-/// Where stores are weak a Release is what keeps a store behind those before it, as the C++ model has it; loads stay in
-/// order, and a locked instruction is a full fence. Outside of an explored agent: plain memory.
+/// Memory access under the interleaving explorer: of x86, or, if asked for, of the C++ memory model (stale_reads.hpp).
+/// Under the sanitizer of threads: real atomics, of the order that was asked for, sequentially consistent in what they
+/// find: the sanitizer tells where what one agent wrote is read by another and no order of memory says that it may be,
+/// whichever interleaving is explored. Else as x86 orders it: loads and stores of any order but SeqCst compile to plain
+/// moves there, so Release and Acquire add nothing to x86-TSO. Where stores are weak a Release is what keeps a store
+/// behind those before it, as the C++ model has it; loads stay in order, and a locked instruction is a full fence.
+/// Outside of an explored agent: plain memory.
 struct ExploredMemory {
   static constexpr bool kManyAgents = true;
 
@@ -26,7 +27,7 @@ struct ExploredMemory {
       return __atomic_load_n(&cell, static_cast<int>(O));
     } else {
       e->point(footprint_of(cell), false);
-      return e->read(cell);
+      return e->cxx() ? e->read(cell, O) : e->read(cell);
     }
   }
   template <memory::Order O, class T>
@@ -38,6 +39,9 @@ struct ExploredMemory {
       choose(footprint_of(cell));
       __atomic_store_n(&cell, v, static_cast<int>(O));
       changed();
+    } else if (e->cxx()) {
+      e->point(footprint_of(cell), false);
+      e->write(cell, v, O);
     } else if (O == memory::Order::SeqCst) {
       // gcc and clang emit xchg.
       exchange<O>(cell, v);
@@ -55,7 +59,7 @@ struct ExploredMemory {
       changed();
       return old;
     }
-    return locked(cell, [v](T) { return v; });
+    return locked<O>(cell, [v](T& now) { return static_cast<void>(now = v), true; });
   }
   template <memory::Order O, class T>
   [[nodiscard]] static bool compare_exchange(T& cell, T& expected, std::type_identity_t<T> desired) noexcept {
@@ -67,7 +71,7 @@ struct ExploredMemory {
       return done;
     }
     const T wanted = expected;
-    expected = locked(cell, [&](T old) { return old == wanted ? desired : old; });
+    expected = locked<O>(cell, [&](T& now) { return now == wanted && (static_cast<void>(now = desired), true); });
     return expected == wanted;
   }
   template <memory::Order O, class T>
@@ -78,13 +82,17 @@ struct ExploredMemory {
       changed();
       return old;
     }
-    return locked(cell, [v](T old) { return static_cast<T>(old + v); });
+    return locked<O>(cell, [v](T& now) { return static_cast<void>(now = static_cast<T>(now + v)), true; });
   }
   template <memory::Order O>
   static void fence() noexcept {
     if constexpr (kRacesShow) return;  // the sanitizer models none
     // Only a full fence is an instruction on x86.
     Execution* e = Execution::current();
+    if (e != nullptr && e->cxx()) {
+      if (O == memory::Order::SeqCst) e->point({}, true);
+      return e->fence(O);
+    }
     if (e == nullptr || !e->tso()) return;
     if (O != memory::Order::SeqCst) {
       if (O == memory::Order::Release || O == memory::Order::AcqRel) e->release_fence();
@@ -101,7 +109,7 @@ struct ExploredMemory {
   [[nodiscard]] static T plain(const T& cell) noexcept {
     if constexpr (kRacesShow) return __atomic_load_n(&cell, __ATOMIC_RELAXED);
     Execution* e = Execution::current();
-    return e == nullptr ? cell : e->read(cell);
+    return e == nullptr ? cell : e->cxx() ? e->read(cell, memory::Order::Relaxed) : e->read(cell);
   }
   /// The store buffer takes it too: it must not overtake the release that follows it, nor be seen before it.
   template <class T>
@@ -110,6 +118,8 @@ struct ExploredMemory {
     if constexpr (kRacesShow) {
       __atomic_store_n(&cell, v, __ATOMIC_RELAXED);
       changed();
+    } else if (e != nullptr && e->cxx()) {
+      e->write(cell, v, memory::Order::Relaxed);
     } else if (e != nullptr) {
       e->write(cell, v, false);
     } else {
@@ -127,7 +137,8 @@ struct ExploredMemory {
     const Unseen unseen;
     if (Execution* e = Execution::current()) e->changed();
   }
-  template <class T, class F>
+  /// `update`: changes the value in place, or returns false.
+  template <memory::Order O, class T, class F>
   static T locked(T& cell, F update) noexcept {
     Execution* e = Execution::current();
     if (e != nullptr) {
@@ -135,11 +146,15 @@ struct ExploredMemory {
       e->drain_own();
     }
     const T old = cell;
-    const T v = update(old);
-    if (e != nullptr) {
-      e->write_through(cell, v);
-    } else {
+    T v = old;
+    const bool stores = update(v);
+    if (e == nullptr) {
       cell = v;
+    } else if (e->cxx()) {
+      e->found(cell, O);
+      if (stores) e->write(cell, v, O, true);
+    } else {
+      e->write_through(cell, v);
     }
     return old;
   }
