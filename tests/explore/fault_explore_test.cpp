@@ -21,6 +21,7 @@ void explore_one(const std::string& model, sim::ExploreOptions options, F&& scen
   CHECK(r.runs > options.random_runs + 1);
   MESSAGE(model, ": ", r.text());
 }
+// Also of loads that find something old.
 #ifdef SHADOWMMU_LONG
 constexpr unsigned kWeakPreemptions = 2;
 #else
@@ -38,6 +39,15 @@ TEST_CASE("scenarios") {
     SUBCASE(n.name.c_str()) {
       MESSAGE(n.name);
       explore_all(n.make);
+    }
+  }
+}
+
+TEST_CASE("scenarios under the C++ memory model") {
+  for (const test::Named& n : test::scenarios()) {
+    SUBCASE(n.name.c_str()) {
+      MESSAGE(n.name);
+      explore_one("C++", {.preemptions = kWeakPreemptions, .cxx = true, .stale = kWeakPreemptions}, n.make);
     }
   }
 }

@@ -26,7 +26,7 @@ using ExploredReaders = lock::Readers<ExploredSpin>;
 struct OneIrq {
   static inline std::uint64_t off = 0;  ///< cell
   static int disable() noexcept {
-    M::exchange<Order::SeqCst>(off, 1);
+    M::exchange<Order::AcqRel>(off, 1);
     return 0;
   }
   static void restore(int) noexcept { M::store<Order::Release>(off, 0); }
@@ -108,20 +108,25 @@ class PoisonHost : Lender, public host::Arena {
   }
   void flush(const FlushRequest&) noexcept {
     M::fence<Order::SeqCst>();
-    for (const std::uint64_t& cell : accessing)
-      while (M::load<Order::Acquire>(cell) != 0) M::pause();
-    while (M::load<Order::Acquire>(OneIrq::off) != 0) M::pause();
+    for (std::uint64_t& cell : accessing) interrupt(cell);
+    interrupt(OneIrq::off);
   }
   Backing backing(Gfn g, bool write) noexcept {
     Backing b = Arena::backing(g, write);
     b.level = large ? Level{2} : Level{1};
     return b;
   }
-  std::array<std::uint64_t, 2> accessing{};  ///< cells: a guest's access is under way on that CPU
+  /// A CPU's guest begins and ends an access: no flush returns meanwhile.
+  void access_begins(unsigned cpu) noexcept { M::exchange<Order::AcqRel>(accessing[cpu], 1); }
+  void access_ends(unsigned cpu) noexcept { M::store<Order::Release>(accessing[cpu], 0); }
   bool large = false;
   bool over = false;  ///< the machine is taken down: nobody is left who could use what is freed
 
  private:
+  /// As an interrupt does: it waits for the CPU, which from then on knows what whoever sent it knew.
+  static void interrupt(std::uint64_t& busy) noexcept {
+    while (M::fetch_add<Order::AcqRel>(busy, 0) != 0) M::pause();
+  }
   static std::size_t number(Hpa p) noexcept { return (p.value() - kTableBase) / kPageSize; }
   using Words = std::array<std::uint64_t, kEntriesPerTable>;
   static const Words& poison() noexcept {
@@ -133,7 +138,8 @@ class PoisonHost : Lender, public host::Arena {
     return page;
   }
 
-  std::vector<bool> freed_;  ///< by the number of the frame
+  std::array<std::uint64_t, 2> accessing{};  ///< cells: a guest's access is under way on that CPU
+  std::vector<bool> freed_;                  ///< by the number of the frame
 };
 
 /// The bound that scenarios reach with a few pages.
@@ -234,10 +240,10 @@ struct Shadow {
   /// Effects: the guest stores `v` in its leaf table by way of entry 10, on CPU i, if the shadow lets it; a flush waits
   /// for it. Returns: whether it did.
   bool guest_store(unsigned i, unsigned entry, std::uint64_t v) {
-    M::exchange<Order::SeqCst>(host.accessing[i], 1);
+    host.access_begins(i);
     const bool may = vcpu[i]->lookup(Gva{0xa000}).rights.write();
     if (may) M::store<Order::Relaxed>(table(4)[entry], v);
-    M::store<Order::Release>(host.accessing[i], 0);
+    host.access_ends(i);
     return may;
   }
   [[nodiscard]] bool sound() { return mmu.audit().violations == 0; }

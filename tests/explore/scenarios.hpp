@@ -276,9 +276,9 @@ sim::Scenario fetch_stale_tlb() {
   REQUIRE(m->write(0, 0x1000, true) == Kind::Resume);
   std::uint64_t* const leaf = m->leaf(0x1000);
   return {{[=] {
-             M::exchange<Order::SeqCst>(m->host.accessing[0], 1);
+             m->host.access_begins(0);
              if (arch::Ept::writable(M::load<Order::Acquire>(*leaf))) M::store<Order::Relaxed>(d->page, 1);
-             M::store<Order::Release>(m->host.accessing[0], 0);
+             m->host.access_ends(0);
            },
            [=] { m->mmu.invalidate_begin(Gfn{1}, 1); },
            [=] {

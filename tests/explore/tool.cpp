@@ -16,10 +16,12 @@ using namespace shadowmmu;
 
 constexpr const char* kUsage =
     "usage: explore list\n"
-    "       explore run [NAME-PART] [--sc | --weak] [--preemptions N] [--random N] [--seed N] [--seconds N]\n"
+    "       explore run [NAME-PART] [--sc | --weak | --cxx] [--preemptions N] [--stale N]\n"
+    "                               [--random N] [--seed N] [--seconds N]\n"
     "       explore replay NAME-PART SCHEDULE\n"
     "Runs every interleaving with up to N preemptions (2), with x86-TSO store buffers, or (--sc) without, or (--weak)\n"
-    "with such as let stores overtake each other that are no release; then N random\n"
+    "with such as let stores overtake each other that are no release, or (--cxx) of the C++ memory model with up to N\n"
+    "loads (1) that find something old; then N random\n"
     "ones without a bound (1000), from a seed. A failure names the schedule, which replay takes.\n";
 
 int report(const char* name, const sim::Report& r) {
@@ -44,6 +46,10 @@ int run(int argc, char** argv) {
       o.tso = false;
     else if (a == "--weak")
       o.weak = true;
+    else if (a == "--cxx")
+      o.cxx = true;
+    else if (a == "--stale")
+      o.stale = static_cast<unsigned>(number(i));
     else if (a == "--preemptions")
       o.preemptions = static_cast<unsigned>(number(i));
     else if (a == "--random")

@@ -111,7 +111,7 @@ Mapped place_leaf(S& s, ExclusiveGuard<S>& g, typename S::Vcpu& v, SlotOf<S>& sl
     if (lost.bits() == 0 && Arch::rights(old) == Arch::rights(fresh))
       return refused ? Mapped::WriteRefused : Mapped::Spurious;
     // Hardware may set D between the read and the write: an exchange keeps what it left (carried over below).
-    const std::uint64_t was = S::Memory::template exchange<Order::AcqRel>(p.table[i], fresh);
+    const std::uint64_t was = S::Memory::template exchange<Order::SeqCst>(p.table[i], fresh);
     if (Arch::dirty(s.caps, was) && !Arch::dirty(s.caps, fresh)) {
       if (Arch::writable(fresh))
         S::Memory::template exchange<Order::AcqRel>(p.table[i], Arch::with_dirty(s.caps, fresh));

@@ -151,9 +151,10 @@ class Slot {
     return d == nullptr ? nullptr : d->frame[i >> 9U & 7U] + (i & 511U);
   }
   /// Effects: the guest may have written g: notes it where the log is on. A mark that is set already is only looked at.
-  /// The look is sequentially consistent, as is whatever let the write happen before it (the exchange that made the
-  /// leaf writable or wrote guest memory, or a fence); so is the taking of marks, and a fence follows it. Either the
-  /// look finds the mark gone, or whoever took it finds the leaf, or the memory, as it is now.
+  /// The look is sequentially consistent, as is whatever let the write happen before it, or ended that (the exchange
+  /// that made the leaf writable, took the leaf away, or wrote guest memory; or a fence); so is the taking of marks,
+  /// and a fence follows it. Either the look finds the mark gone, or whoever took it, and the CPUs that his flush
+  /// reaches, find the leaf, or the memory, as it is now.
   void mark_dirty(Gfn g) noexcept {
     const std::uint64_t i = g.value() - first_;
     std::uint64_t* w = log_word(i >> 6U);

@@ -39,7 +39,8 @@ void note_written(S& s, Gfn first, Level l) noexcept {
 }
 
 /// Effects: clears a present leaf whose rmap entry is gone already. Uses an exchange, since hardware may set D
-/// meanwhile, but where none can see the page any more; a D that was set is noted. Flush: owed by the caller.
+/// meanwhile, but where none can see the page any more; a D that was set is noted (for which the exchange is
+/// sequentially consistent, see Slot::mark_dirty). Flush: owed by the caller.
 template <class S>
 FlushOwed clear_leaf(S& s, Entries<S> h, typename S::Page& p, unsigned i) noexcept {
   h.verify(s.lock);
@@ -48,7 +49,7 @@ FlushOwed clear_leaf(S& s, Entries<S> h, typename S::Page& p, unsigned i) noexce
     was = entry<S>(p, i);
     S::Memory::plain(p.table[i], 0);
   } else {
-    was = S::Memory::template exchange<Order::AcqRel>(p.table[i], 0);
+    was = S::Memory::template exchange<Order::SeqCst>(p.table[i], 0);
   }
   if (S::Arch::dirty(s.caps, was)) note_written(s, leaf_gfn<S>(p, i, was), p.role.level());
   p.live = static_cast<std::uint16_t>(p.live - 1U);
@@ -76,7 +77,8 @@ template <class S>
   return flush_for_gfns<S>(leaf_gfn<S>(p, i, e), p.role.level().frames());
 }
 
-/// Effects: replaces the leaf by change(leaf), a D mark that goes being noted. Returns: whether it differs now.
+/// Effects: replaces the leaf by change(leaf), a D mark that goes being noted, as in clear_leaf. Returns: whether it
+/// differs now.
 template <class S, class F>
 bool change_leaf(S& s, Entries<S> h, typename S::Page& p, unsigned i, F&& change) noexcept {
   h.verify(s.lock);
@@ -85,7 +87,7 @@ bool change_leaf(S& s, Entries<S> h, typename S::Page& p, unsigned i, F&& change
   do {
     now = change(e);
     if (now == e) return false;
-  } while (!S::Memory::template compare_exchange<Order::AcqRel>(p.table[i], e, now));
+  } while (!S::Memory::template compare_exchange<Order::SeqCst>(p.table[i], e, now));
   if (S::Arch::dirty(s.caps, e) && !S::Arch::dirty(s.caps, now)) note_written(s, leaf_gfn<S>(p, i, e), p.role.level());
   return true;
 }

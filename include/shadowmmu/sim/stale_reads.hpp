@@ -50,7 +50,7 @@ class StaleReads {
   /// Returns: the n-th of them. Effects: the load takes place.
   std::uint64_t read(unsigned agent, const Place& p, Order o, unsigned n) {
     Agent& a = agents_[agent];
-    const std::uint32_t time = ++a.clock[agent];
+    const std::uint32_t time = ++a.clock.of[agent];
     Cell* const c = cell(p);
     if (c == nullptr || n >= c->messages.size()) return n == 0 ? p.now : unseen_page(agent, p)->before;
     const std::size_t i = c->messages.size() - 1 - n;
@@ -63,7 +63,7 @@ class StaleReads {
   /// found.
   void write(unsigned agent, const Place& p, std::uint64_t bits, Order o, bool atomic = false) {
     Agent& a = agents_[agent];
-    const std::uint32_t time = ++a.clock[agent];
+    const std::uint32_t time = ++a.clock.of[agent];
     Cell* c = cell(p);
     if (c == nullptr) {
       c = &cells_[p.at];
@@ -88,28 +88,30 @@ class StaleReads {
     Agent& a = agents_[agent];
     if (o == Order::Acquire || o == Order::AcqRel || o == Order::SeqCst) join(a.clock, a.pending);
     if (o == Order::SeqCst) {
+      a.clock.sc = sc_count_;
       join(a.clock, sc_fence_);
       sc_fence_ = a.clock;
-      a.sc_seen = sc_count_;
     }
     if (o == Order::Release || o == Order::AcqRel || o == Order::SeqCst) a.fenced = a.clock;
   }
   /// The agent has filled a page that held `before` in each word: nobody may rely on what it holds now to whom that
   /// does not happen before.
   void filled(unsigned agent, std::uintptr_t page, std::uint64_t before) {
-    const std::uint32_t time = ++agents_[agent].clock[agent];
+    const std::uint32_t time = ++agents_[agent].clock.of[agent];
     for (auto c = cells_.begin(); c != cells_.end();) c = c->first - page < kPageBytes ? cells_.erase(c) : std::next(c);
     pages_[page] = {agent, time, before};
   }
 
  private:
   static constexpr std::uintptr_t kPageBytes = 4096;
-  using Clock = std::array<std::uint32_t, kMaxAgents>;
+  struct Clock {
+    std::array<std::uint32_t, kMaxAgents> of{};
+    std::uint64_t sc = 0;  ///< sequentially consistent stores that came before a fence which happens before
+  };
   struct Agent {
     Clock clock{};    ///< what happens before its next access
     Clock pending{};  ///< what its relaxed loads have found, for an acquire fence
     Clock fenced{};   ///< as its last release fence left it, for relaxed stores
-    std::uint64_t sc_seen = 0;
   };
   struct Message {
     std::uint64_t bits = 0;
@@ -144,7 +146,8 @@ class StaleReads {
     return o == Order::Release || o == Order::AcqRel || o == Order::SeqCst;
   }
   static void join(Clock& into, const Clock& c) noexcept {
-    for (std::size_t i = 0; i < kMaxAgents; ++i) into[i] = std::max(into[i], c[i]);
+    for (std::size_t i = 0; i < kMaxAgents; ++i) into.of[i] = std::max(into.of[i], c.of[i]);
+    into.sc = std::max(into.sc, c.sc);
   }
   /// Returns: what is remembered of the cell; nullptr where nothing is, or where it was written by something else
   /// since.
@@ -158,7 +161,7 @@ class StaleReads {
   /// Returns: the page, where the agent may find it as it was before it was filled.
   [[nodiscard]] const Page* unseen_page(unsigned agent, const Place& p) const {
     const auto found = pages_.find(p.at & ~(kPageBytes - 1));
-    if (found == pages_.end() || found->second.time <= agents_[agent].clock[found->second.agent]) return nullptr;
+    if (found == pages_.end() || found->second.time <= agents_[agent].clock.of[found->second.agent]) return nullptr;
     return &found->second;
   }
   /// Returns: the index of the oldest message that a load may find.
@@ -167,14 +170,14 @@ class StaleReads {
     std::size_t stamp = c.dropped;
     const auto after = [&](const Clock& clock) {
       for (std::size_t i = 0; i < c.messages.size(); ++i)
-        if (c.messages[i].time != 0 && c.messages[i].time <= clock[c.messages[i].writer])
+        if (c.messages[i].time != 0 && c.messages[i].time <= clock.of[c.messages[i].writer])
           stamp = std::max(stamp, c.dropped + i);
       for (const Found& f : c.found)
-        if (f.time <= clock[f.agent]) stamp = std::max(stamp, f.stamp);
+        if (f.time <= clock.of[f.agent]) stamp = std::max(stamp, f.stamp);
     };
     after(a.clock);
     if (o == Order::SeqCst) after(sc_fence_);
-    if (c.sc_count != 0 && (o == Order::SeqCst || c.sc_count <= a.sc_seen)) stamp = std::max(stamp, c.sc_stamp);
+    if (c.sc_count != 0 && (o == Order::SeqCst || c.sc_count <= a.clock.sc)) stamp = std::max(stamp, c.sc_stamp);
     return stamp - c.dropped;
   }
   static void note_found(Cell& c, unsigned agent, std::uint32_t time, std::size_t stamp) {
