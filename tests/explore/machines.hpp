@@ -66,11 +66,11 @@ class Lender {
   Memory memory_;
 };
 
-/// Freed frames hold entries that are a leaf at every level and lead to kPoison. A flush returns when no CPU is in the
-/// middle of a guest's access, nor a reader behind OneIrq.
+/// Freed frames hold entries that are a leaf at every level, young in every format, and lead to kPoison. A flush
+/// returns when no CPU is in the middle of a guest's access, nor a reader behind OneIrq.
 class PoisonHost : Lender, public host::Arena {
  public:
-  static constexpr std::uint64_t kPoison = 0xdead, kEntry = kPoison << 12 | 0x87;
+  static constexpr std::uint64_t kPoison = 0xdead, kEntry = kPoison << 12 | 0x1a7;
 
   PoisonHost(std::uint64_t guest_pages, std::uint64_t frames)
       : Lender(guest_pages, frames), Arena(guest_pages, frames, Lent{Lender::guest(), Lender::tables()}) {

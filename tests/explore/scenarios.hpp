@@ -405,6 +405,37 @@ sim::Scenario sync_guest_write() {
            }},
           [=] { return m->sound(); }};
 }
+/// A vCPU clears EFER.NXE, then loads a CR3 whose tables have NX, which that makes reserved: another thread that
+/// translates for it never takes the new CR3 for one of before.
+template <class Lock>
+sim::Scenario translate_registers() {
+  auto m = machine<Shadow<Lock>>();
+  for (std::uint64_t t = 5; t < 8; ++t) m->table(t)[0] = (t + 1) << 12 | 0x67;
+  m->table(8)[1] = std::uint64_t{1} << 63 | 24 << 12 | 0x67;
+  return {{[=] {
+             const Controls c{cr0::kPe | cr0::kPg | cr0::kWp, cr4::kPae, efer::kLme | efer::kLma};
+             must(m->vcpu[0]->set_control(c) == ControlOutcome::Done, "NXE is clear");
+             must(m->vcpu[0]->set_cr3(5 << 12) == ControlOutcome::Done, "CR3 is loaded");
+           },
+           [=] {
+             const auto t = m->reader->translate(*m->vcpu[0], Gva{0x1000}, {});
+             must(!t.ok() || t.to.gpa == Gpa{17 << 12}, "registers that the vCPU never had at once");
+           }},
+          [=] { return m->sound(); }};
+}
+/// A reader asks for the age of a page that nobody has used since, while everything is zapped and freed.
+template <class Lock>
+sim::Scenario age_zap_free() {
+  auto m = machine<Direct<Lock>>();
+  static_cast<void>(m->mmu.clear_young(Gfn{1}, 1));
+  REQUIRE(!m->mmu.test_young(Gfn{1}, 1));
+  return {{[=] { must(!m->reader->test_young(Gfn{1}, 1), "an old page is young: that was a freed table"); },
+           [=] {
+             m->mmu.zap_all_fast();
+             static_cast<void>(m->mmu.shrink(16));
+           }},
+          [=] { return m->sound() && m->host.untouched(); }};
+}
 /// Pages wait for a reader that stays until so many were zapped; the writer never waits before the bound.
 template <class Lock>
 sim::Scenario reader_below_bound() {
@@ -459,6 +490,8 @@ std::vector<Named> scenarios() {
       {"dirty fetch x rmap chain", fetch_chain<R>},
       {"unsync x write-track", unsync_track<R>},
       {"sync x guest write", sync_guest_write<R>},
+      {"translate x change of registers", translate_registers<R>},
+      {"age x zap x free", age_zap_free<R>},
       {"reader below the bound", reader_below_bound<R>},
   };
 }

@@ -79,7 +79,7 @@ struct ExploredMemory {
     if constexpr (kRacesShow) {
       choose(footprint_of(cell));
       const T old = __atomic_fetch_add(&cell, v, static_cast<int>(O));
-      changed();
+      if (v != 0) changed();
       return old;
     }
     return locked<O>(cell, [v](T& now) { return static_cast<void>(now = static_cast<T>(now + v)), true; });

@@ -22,7 +22,7 @@ class StaleReads {
  public:
   using Order = memory::Order;
   static constexpr std::size_t kMaxAgents = 8;
-  static constexpr std::size_t kMessages = 4;  ///< of a cell that are remembered
+  static constexpr std::size_t kMessages = 8;  ///< of a cell that are remembered
 
   /// A cell as an access names it.
   struct Place {
