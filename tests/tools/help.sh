@@ -51,7 +51,8 @@ usage: ./dev fuzz [SECONDS]
 END
     explore) cat <<'END' ;;
 usage: ./dev explore list
-       ./dev explore run [NAME-PART] [--sc | --weak] [--preemptions N] [--random N] [--seed N] [--seconds N]
+       ./dev explore run [NAME-PART] [--sc | --weak | --cxx] [--preemptions N] [--stale N] [--random N] [--seed N]
+                         [--seconds N]
        ./dev explore replay NAME-PART SCHEDULE
   interleavings of small scenarios by hand; see docs/TESTING.md
 END

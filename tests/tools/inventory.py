@@ -30,6 +30,7 @@ BOUNDS = [
     ("explorer: runs of the search at most", "include/shadowmmu/sim/explore.hpp", r"max_runs = ([\d']+);"),
     ("explorer: random runs", "tests/explore/fault_explore_test.cpp", r"options\.random_runs = ([\d']+);"),
     ("explorer: steps a run", "tests/explore/fault_explore_test.cpp", r"options\.max_steps = ([\d']+);"),
+    ("explorer: old values a run under the C++ memory model", "tests/explore/fault_explore_test.cpp", r"\.stale = (\d+)"),
     ("explorer: memory models", "tests/explore/fault_explore_test.cpp", r"for \(const bool tso : \{false, (true)\}\)"),
     ("walkers agree: rounds", "tests/sim/agreement_test.cpp", r"#else\s+constexpr unsigned kRounds = ([\d']+);"),
     ("walkers agree: walks a round", "tests/sim/agreement_test.cpp", r"kWalksPerRound = ([\d']+);"),
