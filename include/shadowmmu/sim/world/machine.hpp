@@ -127,7 +127,8 @@ class Machine : public GuestMemory {
         cpu.flush_range(r.first << kPageShift, r.pages);
       for (auto& [number, held] : may_hold)
         std::erase_if(held, [&, page = number](const CachedPage& e) {
-          const std::uint64_t size = std::uint64_t{1} << (e.shift - kPageShift);
+          // A TLB may keep a large page in pieces. INVLPG takes them all; a range of gfns is what it says.
+          const std::uint64_t size = second_level ? 1 : std::uint64_t{1} << (e.shift - kPageShift);
           const std::uint64_t first = page & ~(size - 1);
           return first < r.first + r.pages && r.first < first + size;
         });
