@@ -112,6 +112,70 @@ Outcomes independent() {
 TEST_CASE("readers of independent stores may differ about their order, unless it is one for all") {
   CHECK(has(independent<Order::Release, Order::Acquire>(), {1, 0, 1, 0}));
   CHECK_FALSE(has(independent<Order::SeqCst, Order::SeqCst>(), {1, 0, 1, 0}));
+  CHECK_FALSE(has(independent<Order::Release, Order::SeqCst>(), {1, 0, 1, 0}));
+}
+
+TEST_CASE("a fence is ordered with sequentially consistent accesses, whatever comes after those") {
+  const Body fenced = [](Program& p) {
+    M::store<Order::Relaxed>(p.cell[1], 1);
+    M::fence<Order::SeqCst>();
+    p.seen[2] = M::load<Order::Relaxed>(p.cell[0]);
+  };
+  const auto looks = [](Program& p) {
+    p.seen[0] = M::load<Order::SeqCst>(p.cell[0]);
+    p.seen[1] = M::load<Order::SeqCst>(p.cell[1]);
+  };
+  const Outcomes found = outcomes({[](Program& p) { M::store<Order::Relaxed>(p.cell[0], 1); }, looks, fenced});
+  CHECK_FALSE(has(found, {1, 0, 0}));
+  CHECK(has(found, {1, 0, 1}));
+  const Body stores = [](Program& p) {
+    M::store<Order::SeqCst>(p.cell[0], 1);
+    p.seen[1] = M::load<Order::SeqCst>(p.cell[1]);
+  };
+  const Outcomes behind = outcomes({stores, fenced, [](Program& p) { M::store<Order::SeqCst>(p.cell[0], 2); }});
+  CHECK_FALSE(has(behind, {0, 0, 0}));
+  CHECK(has(behind, {0, 0, 1}));
+  const auto reader = [](unsigned first, unsigned at) {
+    return [=](Program& p) {
+      p.seen[at] = M::load<Order::Relaxed>(p.cell[first]);
+      M::fence<Order::SeqCst>();
+      p.seen[at + 1] = M::load<Order::Relaxed>(p.cell[1 - first]);
+    };
+  };
+  const auto writer = [](unsigned cell) { return [cell](Program& p) { M::store<Order::Relaxed>(p.cell[cell], 1); }; };
+  CHECK_FALSE(has(outcomes({writer(0), writer(1), reader(0, 0), reader(1, 2)}), {1, 0, 1, 0}));
+}
+
+TEST_CASE("a compare-exchange that fails acquires nothing") {
+  const Outcomes o = outcomes({[](Program& p) {
+                                 M::store<Order::Relaxed>(p.cell[0], 1);
+                                 M::store<Order::Release>(p.cell[1], 1);
+                               },
+                               [](Program& p) {
+                                 std::uint64_t expected = 7;
+                                 static_cast<void>(M::compare_exchange<Order::AcqRel>(p.cell[1], expected, 8));
+                                 p.seen[0] = expected;
+                                 p.seen[1] = M::load<Order::Relaxed>(p.cell[0]);
+                               }});
+  CHECK(has(o, {1, 0}));
+}
+
+TEST_CASE("a failure that takes several old values is repeated by its schedule") {
+  const auto make = [] {
+    const auto p = std::make_shared<Program>();
+    return sim::Scenario{{[p] {
+                            for (unsigned i = 0; i < 3; ++i) M::store<Order::Relaxed>(p->cell[i], 1);
+                          },
+                          [p] {
+                            std::uint64_t sum = M::load<Order::Relaxed>(p->cell[2]) * 4;
+                            for (unsigned i = 0; i < 2; ++i) sum += M::load<Order::Relaxed>(p->cell[i]);
+                            sim::require(sum != 4, "only the last store is seen");
+                          }}};
+  };
+  const sim::Report found = sim::Explorer({.cxx = true, .stale = 2}).run(make);
+  REQUIRE(found.end == sim::RunEnd::Check);
+  CHECK(sim::Explorer().replay(make, found.schedule).end == sim::RunEnd::Check);
+  CHECK(sim::Explorer({.cxx = true, .stale = 1}).run(make).ok());
 }
 
 TEST_CASE("nobody goes back behind what he, or who told him, has found") {
@@ -184,12 +248,15 @@ TEST_CASE("a page that somebody fills holds what it held before for whoever does
                          M::store<Order::Relaxed>(p.cell[0], 1);
                      },
                      [](Program& p) {
-                       if ((p.seen[0] = M::load<Order::Acquire>(p.cell[0])) == 1)
-                         p.seen[1] = M::load<Order::Relaxed>(page[3]);
+                       if ((p.seen[0] = M::load<Order::Acquire>(p.cell[0])) != 1) return;
+                       p.seen[1] = M::load<Order::Relaxed>(page[3]);
+                       p.seen[2] = M::load<Order::Relaxed>(page[3]);
                      }});
   };
   CHECK(has(filled(true), {1, 5}));
   CHECK_FALSE(has(filled(true), {1, 99}));
-  CHECK(has(filled(false), {1, 99}));
+  CHECK(has(filled(false), {1, 99, 5}));
+  CHECK(has(filled(false), {1, 99, 99}));
+  CHECK_FALSE(has(filled(false), {1, 5, 99}));
 }
 }  // namespace

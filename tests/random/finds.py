@@ -26,7 +26,11 @@ import planting  # noqa: E402
 
 RECORD = HERE / "finds.json"
 TABLE = HERE / "FINDS.md"
-SEEDS = 1200  # gcc's build takes the first 400, clang's the next, the sanitizers' the rest (CMakePresets.json)
+# What the builds of a whole run have together: each has so many from SHADOWMMU_FIRST_SEED of its preset on.
+EACH = int(re.search(r"#else\s+inline constexpr std::uint64_t kSeeds = (\d+);", (HERE / "seeds.hpp").read_text())[1])
+FIRST = [1, *map(int, re.findall(r'"SHADOWMMU_FIRST_SEED": "(\d+)"', (ROOT / "CMakePresets.json").read_text()))]
+SEEDS = EACH * len(FIRST)
+assert sorted(FIRST) == [1 + n * EACH for n in range(len(FIRST))], "the builds' seeds overlap or leave a gap"
 UNITS = ["random/random_test.cpp", "random/agents_test.cpp", "random/policies_test.cpp", "random/ept_test.cpp"]
 FOUND = re.compile(r"seed (\d+), after (\d+) actions: (.*)")
 
@@ -65,7 +69,7 @@ def table(record):
     lines = [
         "# What the random world finds", "",
         "Each bug of the museum, and of the faults that were found from outside, planted by itself; then the suite",
-        f"`random` with the seeds that a whole run has: 1 to {SEEDS} of each case, 400 of them in each of three builds.",
+        f"`random` with the seeds that a whole run has: 1 to {SEEDS} of each case, {EACH} of them in each of three builds.",
         "`tests/random/finds.py` makes this table.", "",
         "The seeds were fixed before; the mix of actions and the guest's layout were not: they were changed three times with",
         "the table of the run before at hand, and some of it has one planted bug in view (a table at gfn 0, a root apart",

@@ -128,7 +128,8 @@ class Execution {
     }
   }
 
-  /// Effects: blocks until memory changed by another hand since the last pause (or begin) of this agent.
+  /// Effects: blocks until memory changed by another hand since the last pause (or begin) of this agent; not where it
+  /// has found something old since: then its loads find the newest until it stores or pauses again.
   void pause() {
     step();
     // What was stored does not stay unseen for ever.

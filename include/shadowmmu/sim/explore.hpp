@@ -100,7 +100,10 @@ class Explorer {
     const auto prefix = colon == std::string_view::npos ? std::nullopt : Schedule::parse(text.substr(colon + 1));
     if (!prefix || colon < 2 || std::string_view("tswc").find(text[0]) == std::string_view::npos)
       throw std::invalid_argument("no schedule");
-    const std::string_view bound = text.substr(1, colon - 1);
+    // The bounds of a search: of preemptions, and under the C++ memory model of old values, after a point.
+    const std::string_view bounds = text.substr(1, colon - 1);
+    const std::size_t dot = bounds.find('.');
+    const std::string_view bound = bounds.substr(0, dot);
     begin();
     options_.tso = text[0] != 's';
     options_.weak = text[0] == 'w';
@@ -109,7 +112,9 @@ class Explorer {
     if (bound == "*")
       once(make, ExploreOptions::kAnyNumber, ExploreOptions::kAnyNumber);
     else
-      once(make, static_cast<unsigned>(std::stoul(std::string(bound))), options_.stale);
+      once(make, static_cast<unsigned>(std::stoul(std::string(bound))),
+           dot == std::string_view::npos ? options_.stale
+                                         : static_cast<unsigned>(std::stoul(std::string(bounds.substr(dot + 1)))));
     return finish();
   }
 
@@ -151,7 +156,8 @@ class Explorer {
                                    : !options_.tso ? "s"
                                    : options_.weak ? "w"
                                                    : "t") +
-                       (preemptions == ExploreOptions::kAnyNumber ? "*" : std::to_string(preemptions)) + ":" +
+                       (preemptions == ExploreOptions::kAnyNumber ? "*" : std::to_string(preemptions)) +
+                       (options_.cxx && stale != ExploreOptions::kAnyNumber ? "." + std::to_string(stale) : "") + ":" +
                        schedule_.print();
     return false;
   }

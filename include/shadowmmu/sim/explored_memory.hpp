@@ -151,7 +151,8 @@ struct ExploredMemory {
     if (e == nullptr) {
       cell = v;
     } else if (e->cxx()) {
-      e->found(cell, O);
+      // What fails is a relaxed load, of the newest value all the same.
+      e->found(cell, stores ? O : memory::Order::Relaxed);
       if (stores) e->write(cell, v, O, true);
     } else {
       e->write_through(cell, v);

@@ -13,9 +13,13 @@
 /// the messages of a cell have an order, that of the stores. A load may find any of them that is not older than one
 /// which happens before the load, or which somebody had found before something that happens before it. What happens
 /// before what, vector clocks say: a release store gives its message the clock of its agent, and an acquire load that
-/// finds it takes that over. Fences and sequentially consistent accesses do what C++20 says of them. Less than the
-/// model allows: a load finds no store that comes later in the run, and the stores to a cell are in the order of the
-/// run. Source: ISO C++20 [intro.races], [atomics.order]; views after Kang et al., "A promising semantics", POPL 2017.
+/// finds it takes that over. Fences and sequentially consistent accesses do what C++20 says of them, in the order of
+/// the run.
+///
+/// Less than the standard allows: a load finds no store that comes later in the run; the stores to a cell, and all that
+/// is sequentially consistent, are in the order of the run; of a cell kMessages values are known, and only the newest
+/// where it was written by something else or at another width. Source: ISO C++20 [intro.races], [atomics.order]; views
+/// after Kang et al., "A promising semantics", POPL 2017.
 namespace shadowmmu::sim {
 
 class StaleReads {
@@ -44,17 +48,24 @@ class StaleReads {
     const Cell* const c = cell(p);
     if (c == nullptr) return 1 + (unseen_page(agent, p) != nullptr ? 1U : 0U);
     const std::size_t oldest = least(agent, *c, o);
-    const bool poison = oldest == 0 && c->dropped == 0 && unseen_page(agent, p) != nullptr;
+    const bool poison = oldest == 0 && c->dropped == 0 && !knows(agent, *c) && unseen_page(agent, p) != nullptr;
     return static_cast<unsigned>(c->messages.size() - oldest) + (poison ? 1U : 0U);
   }
   /// Returns: the n-th of them. Effects: the load takes place.
   std::uint64_t read(unsigned agent, const Place& p, Order o, unsigned n) {
     Agent& a = agents_[agent];
     const std::uint32_t time = ++a.clock.of[agent];
-    Cell* const c = cell(p);
-    if (c == nullptr || n >= c->messages.size()) return n == 0 ? p.now : unseen_page(agent, p)->before;
+    Cell* c = cell(p);
+    if (c == nullptr) {
+      const Page* const page = unseen_page(agent, p);
+      if (n == 1) return page->before;
+      if (page == nullptr) return p.now;
+      c = &remember(p);  // whoever has found what it was filled with does not go back
+    }
+    if (n >= c->messages.size()) return unseen_page(agent, p)->before;
     const std::size_t i = c->messages.size() - 1 - n;
     note_found(*c, agent, time, i + c->dropped);
+    if (o == Order::SeqCst) c->sc.push_back({++sc_count_, i + c->dropped});
     const Message& m = c->messages[i];
     join(acquires(o) ? a.clock : a.pending, m.released);
     return m.bits;
@@ -65,10 +76,7 @@ class StaleReads {
     Agent& a = agents_[agent];
     const std::uint32_t time = ++a.clock.of[agent];
     Cell* c = cell(p);
-    if (c == nullptr) {
-      c = &cells_[p.at];
-      *c = Cell{p.bytes, {Message{p.now}}};
-    }
+    if (c == nullptr) c = &remember(p);
     Message m{bits, agent, time, releases(o) ? a.clock : a.fenced};
     if (atomic) join(m.released, c->messages.back().released);
     c->messages.push_back(m);
@@ -76,10 +84,7 @@ class StaleReads {
       c->messages.erase(c->messages.begin());
       c->dropped += 1;
     }
-    if (o == Order::SeqCst) {
-      c->sc_stamp = c->dropped + c->messages.size() - 1;
-      c->sc_count = ++sc_count_;
-    }
+    if (o == Order::SeqCst) c->sc.push_back({++sc_count_, c->dropped + c->messages.size() - 1});
   }
   /// Effects: the first half of a read-modify-write, which finds the newest value, whatever the order.
   void found(unsigned agent, const Place& p, Order o) { static_cast<void>(read(agent, p, o, 0)); }
@@ -106,7 +111,7 @@ class StaleReads {
   static constexpr std::uintptr_t kPageBytes = 4096;
   struct Clock {
     std::array<std::uint32_t, kMaxAgents> of{};
-    std::uint64_t sc = 0;  ///< sequentially consistent stores that came before a fence which happens before
+    std::uint64_t sc = 0;  ///< sequentially consistent accesses that came before a fence which happens before
   };
   struct Agent {
     Clock clock{};    ///< what happens before its next access
@@ -125,13 +130,17 @@ class StaleReads {
     std::uint32_t time;
     std::size_t stamp;
   };
+  /// A sequentially consistent access, by its place among all of them: the message that it stored or found.
+  struct Sc {
+    std::uint64_t count;
+    std::size_t stamp;
+  };
   struct Cell {
     unsigned bytes = 0;
     std::vector<Message> messages{};  ///< in the order of the stores
     std::size_t dropped = 0;          ///< older ones; a message's stamp counts them
     std::vector<Found> found{};
-    std::size_t sc_stamp = 0;  ///< of the last sequentially consistent store
-    std::uint64_t sc_count = 0;
+    std::vector<Sc> sc{};
   };
   struct Page {
     unsigned agent = 0;
@@ -158,6 +167,14 @@ class StaleReads {
     cells_.erase(found);
     return nullptr;
   }
+  Cell& remember(const Place& p) { return cells_[p.at] = Cell{p.bytes, {Message{p.now}}}; }
+  /// Returns: whether somebody has found a value of the cell before something that happens before the agent's next
+  /// access.
+  [[nodiscard]] bool knows(unsigned agent, const Cell& c) const {
+    for (const Found& f : c.found)
+      if (f.time <= agents_[agent].clock.of[f.agent]) return true;
+    return false;
+  }
   /// Returns: the page, where the agent may find it as it was before it was filled.
   [[nodiscard]] const Page* unseen_page(unsigned agent, const Place& p) const {
     const auto found = pages_.find(p.at & ~(kPageBytes - 1));
@@ -177,7 +194,8 @@ class StaleReads {
     };
     after(a.clock);
     if (o == Order::SeqCst) after(sc_fence_);
-    if (c.sc_count != 0 && (o == Order::SeqCst || c.sc_count <= a.clock.sc)) stamp = std::max(stamp, c.sc_stamp);
+    for (const Sc& x : c.sc)
+      if (o == Order::SeqCst || x.count <= a.clock.sc) stamp = std::max(stamp, x.stamp);
     return stamp - c.dropped;
   }
   static void note_found(Cell& c, unsigned agent, std::uint32_t time, std::size_t stamp) {

@@ -71,14 +71,14 @@ class GuestActions : public Accesses {
     if (steps.empty() || (g.mode == Mode::Pae && e.upper && e.depth % 4 == 3)) steps = g.pdpte(a);
     if (steps.empty()) return;
     const std::size_t which = e.upper ? e.depth % steps.size() : steps.size() - 1;
-    const Step s = steps[which];
+    Step s = steps[which];
     if (!model_.is_table(frame_of(s.at).value())) return;
-    std::uint64_t entry = s.entry;
-    if (!changed(g, e, s, entry)) return;
     if (e.before) {
       use(n, a, e.reach);
-      if (!ok()) return;
+      if (!ok() || !machine_.read(s.at, g.width(), s.entry)) return;
     }
+    std::uint64_t entry = s.entry;
+    if (!changed(g, e, s, entry)) return;
     put(n, {s.at, a, s.level, g.width(), steps.place(which)}, s.entry, entry, e.by, e.then);
     if (e.uses) use_below(n, a, s.level, e.reach);
   }
