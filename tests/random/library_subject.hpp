@@ -116,7 +116,7 @@ class LibrarySubject final : public sim::world::Subject {
       case 5:
       case 6: {
         // Sometimes as often as brings a narrow generation round, with or without the step that a new slot makes.
-        const unsigned times = amount % 3 != 0 ? 1 : (4U << amount / 3 % 7) - amount / 32 % 2;
+        const unsigned times = amount % 3 != 0 ? 1 : (4U << amount / 3 % 7) - static_cast<unsigned>(amount / 32 % 2);
         for (unsigned i = 0; i < times; ++i) mmu_.invalidate_mmio();
         return "MMIO entries are invalid, " + std::to_string(times) + " times over";
       }

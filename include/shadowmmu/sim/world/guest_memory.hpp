@@ -113,7 +113,8 @@ class GuestMemory : public host::Arena {
       if (n < 512) continue;
       for (std::uint64_t i = 0; i < 512; ++i)
         if (place_[first + i] != to + i)
-          exchange_places(first + i, std::find(place_.begin(), place_.end(), to + i) - place_.begin());
+          exchange_places(first + i,
+                          static_cast<std::uint64_t>(std::find(place_.begin(), place_.end(), to + i) - place_.begin()));
       whole_[first / 512] = true;
       return true;
     }
