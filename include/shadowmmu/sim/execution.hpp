@@ -36,7 +36,7 @@ enum class RunEnd : std::uint8_t {
 /// - where an agent ends or pauses: who goes on; that is no preemption.
 class Execution {
  public:
-  static constexpr std::size_t kMaxAgents = 8;
+  static constexpr std::size_t kMaxAgents = StaleReads::kMaxAgents;
 
   struct Limits {
     unsigned preemptions = 2;

@@ -228,7 +228,8 @@ class Accesses {
       const Status s = subject_.step_begins(n, o);
       if (s.ok())
         stepping = stepping_[n] = true;
-      else if ((s.error() == Error::WindowBusy && !alone()) || (s.error() == Error::NotBacked && unsettled(o.gpa)))
+      else if ((s.error() == Error::WindowBusy && !alone()) ||
+               (s.error() == Error::NotBacked && check_.slot_changed(n, frame_of(o.gpa).value())))
         Agents::wait();
       else if (s.error() != Error::OutOfMemory)
         check_.fail("a write window was refused");
@@ -244,8 +245,6 @@ class Accesses {
     done = true;
     return Answer::Over;
   }
-  /// Returns: whether it may be no memory by now: its slot went since the fault, or another agent is at it.
-  [[nodiscard]] bool unsettled(Gpa at) const { return !alone() || !model_.memory(frame_of(at).value()); }
   /// Effects: guest memory is written in place of the MMU's mappings, and the MMU told.
   void write_and_tell(Gpa at, unsigned bytes, std::uint64_t value) {
     // While the MMU is told, others may act: until then it cannot know.

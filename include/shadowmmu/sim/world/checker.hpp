@@ -108,13 +108,20 @@ class Checker final : public MachineObserver {
       if (!v.fault && v.gpa == o.gpa &&
           (!model_.memory(gfn) || (w.reach.request.write && (model_.machine.read_only(gfn) || w.rom == gfn))))
         return owes_nothing(n);
-    for (unsigned i = 0; i < Model::kSlots; ++i)
-      if ((w.slots >> i & 1) != 0 && gfn - model_.slots[i].first < model_.slots[i].pages) return;
+    if (slot_changed(n, gfn)) return;
     // An MMIO answer that the guest has not flushed holds as a TLB entry does; never for what is memory.
     if (!model_.memory(gfn) && model_.legally_stale(n, w.address, gfn, w.reach.request, w.reach.mode)) return;
     const OracleVerdict& now = w.versions.back();
     fail("memory was taken for MMIO: gpa " + hex(o.gpa.value()) +
          (now.fault ? ", a fault" : ", not " + hex(now.gpa.value())));
+  }
+  /// Returns: whether the slot of the frame has been changing since the vCPU's fault began.
+  [[nodiscard]] bool slot_changed(unsigned n, std::uint64_t gfn) const {
+    for (unsigned i = 0; i < Model::kSlots; ++i)
+      if (const Model::Slot& s = model_.slots[i];
+          (watch_[n].slots >> i & 1) != 0 && gfn - s.whole_first < s.whole_pages)
+        return true;
+    return false;
   }
   void answered_emulate(unsigned n, const FaultOutcome& o) {
     emulated += 1;
