@@ -42,7 +42,7 @@ class BasicVcpu {
   /// Effects: makes the root ready. Must return Enter right before each run of guest code; hw_state() is valid then.
   /// Returns: Retry while another vCPU has a write window open; OutOfMemory. Locking: takes the lock if there is work.
   EnterOutcome enter() noexcept {
-    const std::uint64_t owner = State::Memory::template load<memory::Order::Acquire>(state().window_owner);
+    const std::uint64_t owner = State::Memory::template load<memory::Order::Relaxed>(state().window_owner);
     if (owner != 0 && owner != v_.number) return EnterOutcome::Retry;
     return core::ensure_root(state(), v_) ? EnterOutcome::Enter : EnterOutcome::OutOfMemory;
   }

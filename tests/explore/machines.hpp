@@ -78,12 +78,11 @@ class PoisonHost : Lender, public host::Arena {
     OneIrq::off = 0;
   }
   void free_frame(Hpa p) noexcept {
+    // As any next owner of the frame would write it: to the sanitizer of threads, too.
+    if (!over) std::memcpy(to_virt(p), poison().data(), kPageSize);
     sim::publish(to_virt(p));
     const sim::Unseen allocator;
-    if (!over) {
-      std::memcpy(to_virt(p), poison().data(), kPageSize);
-      freed_[number(p)] = true;
-    }
+    if (!over) freed_[number(p)] = true;
     const sim::UnseenLocks its_lock;
     Arena::free_frame(p);
   }
@@ -114,12 +113,22 @@ class PoisonHost : Lender, public host::Arena {
   Backing backing(Gfn g, bool write) noexcept {
     Backing b = Arena::backing(g, write);
     b.level = large ? Level{2} : Level{1};
+    if (g == moving && M::load<Order::Relaxed>(moved) != 0) b.pfn = b.pfn + 16;
+    if (g == filling) M::store<Order::Relaxed>(filled, 1);
+    if (g == appearing && M::load<Order::Relaxed>(appeared) == 0) return {};
     return b;
   }
+  /// Effects: page `moving` lies 16 frames further on from now.
+  void move() noexcept { M::store<Order::Relaxed>(moved, 1); }
+  /// Effects: page `appearing` is memory from now.
+  void appear() noexcept { M::store<Order::Relaxed>(appeared, 1); }
   /// A CPU's guest begins and ends an access: no flush returns meanwhile.
   void access_begins(unsigned cpu) noexcept { M::exchange<Order::AcqRel>(accessing[cpu], 1); }
   void access_ends(unsigned cpu) noexcept { M::store<Order::Release>(accessing[cpu], 0); }
   bool large = false;
+  static constexpr Gfn kNoPage{~std::uint64_t{0}};
+  Gfn moving = kNoPage, filling = kNoPage, appearing = kNoPage;
+  std::uint64_t moved = 0, filled = 0, appeared = 0;  ///< cells
   bool over = false;  ///< the machine is taken down: nobody is left who could use what is freed
 
  private:
@@ -147,6 +156,17 @@ struct FewDeferred : config::Default {
   static constexpr unsigned kDeferredPages = 8;
   static constexpr unsigned kPrefetch = 1;
 };
+
+/// Returns: the leaf of an address that is mapped by 4 KiB below this root, as hardware finds it.
+template <class Arch>
+[[nodiscard]] std::uint64_t* leaf_below(PoisonHost& host, std::uint64_t root, std::uint64_t a) {
+  std::uint64_t at = root;
+  for (unsigned l = 4;; --l) {
+    auto* cell = static_cast<std::uint64_t*>(host.to_virt(Hpa{at & ~kPageMask})) + Level{l}.index(a);
+    if (l == 1) return cell;
+    at = Arch::address(*cell).value();
+  }
+}
 
 /// Two vCPUs (or one) on 16 (or, large, 1024) guest pages under a direct map; each has touched page 1.
 template <class Lock = ExploredReaders, class Config = FewDeferred>
@@ -177,15 +197,7 @@ struct Direct {
   FaultOutcome::Kind write(unsigned i, std::uint64_t a, bool present = false) {
     return vcpu[i]->handle_fault(Gva{a}, pferr::kWrite | (present ? pferr::kPresent : 0U)).kind;
   }
-  /// Returns: the leaf of an address that is mapped by 4 KiB, as hardware finds it.
-  [[nodiscard]] std::uint64_t* leaf(std::uint64_t a) {
-    std::uint64_t at = vcpu[0]->hw_state().cr3;
-    for (unsigned l = 4;; --l) {
-      auto* cell = static_cast<std::uint64_t*>(host.to_virt(Hpa{at & ~kPageMask})) + Level{l}.index(a);
-      if (l == 1) return cell;
-      at = arch::Ept::address(*cell).value();
-    }
-  }
+  [[nodiscard]] std::uint64_t* leaf(std::uint64_t a) { return leaf_below<arch::Ept>(host, vcpu[0]->hw_state().cr3, a); }
   /// Whether every leaf that may be written is in the log. Outside of agents.
   [[nodiscard]] bool logged(std::uint64_t gfn) {
     std::uint64_t word = 0;
@@ -205,7 +217,8 @@ struct Direct {
 };
 
 /// Two vCPUs in long mode on one set of tables: frames 1 .. 4 from the root down; entry n of the leaf table, at address
-/// n * 4096, maps frame 16 + n; entries 8 and 9 map frames 16 and 17 again; entry 10 maps the leaf table itself.
+/// n * 4096, maps frame 16 + n; entries 8 and 9 map frames 16 and 17 again; entry 10 maps the leaf table itself, entry
+/// 11 the directory above.
 template <class Lock = ExploredReaders>
 struct Shadow {
   using Mmu = ShadowMmu<arch::X86_64, Lock, reclaim::Fifo, PoisonHost, FewDeferred>;
@@ -217,6 +230,7 @@ struct Shadow {
     table(4)[8] = 16 << 12 | kPage;
     table(4)[9] = 17 << 12 | kPage;
     table(4)[10] = 4 << 12 | kPage;
+    table(4)[11] = 3 << 12 | kPage;
     slot = mmu.add_slot(Gfn{0}, 32).value();
     for (auto& v : vcpu) {
       v = std::make_unique<typename Mmu::Vcpu>(mmu, VcpuId{static_cast<std::uint32_t>(&v - vcpu)});
@@ -234,6 +248,9 @@ struct Shadow {
     for (auto& v : vcpu) v.reset();
   }
   std::uint64_t* table(std::uint64_t gfn) { return static_cast<std::uint64_t*>(host.guest_page(Gfn{gfn})); }
+  [[nodiscard]] std::uint64_t* leaf(std::uint64_t a) {
+    return leaf_below<arch::X86_64>(host, vcpu[0]->hw_state().cr3, a);
+  }
   FaultOutcome::Kind write(unsigned i, std::uint64_t a) {
     return vcpu[i]->handle_fault(Gva{a}, pferr::kWrite | pferr::kUser).kind;
   }

@@ -49,6 +49,60 @@ sim::Scenario fault_invalidation() {
           }};
 }
 
+/// The Host moves the page's frame between the ends of an invalidation: who found the old frame does not map it.
+template <class Lock>
+sim::Scenario fault_moved() {
+  auto m = machine<Direct<Lock>>();
+  m->host.moving = Gfn{5};
+  return {{[=] { m->kind[0] = m->write(0, 0x5000); },
+           [=] {
+             m->mmu.invalidate_begin(Gfn{5}, 1);
+             m->host.move();
+             m->mmu.invalidate_end();
+           }},
+          [=] {
+            const EntryInfo e = m->vcpu[0]->lookup(Gva{0x5000});
+            return (m->kind[0] == Kind::Retry || m->kind[0] == Kind::Resume) && m->right(e, 5 + 16) && m->sound();
+          }};
+}
+/// The Host fills the frame that it answers a fault with: another CPU that finds the entry finds the frame filled.
+template <class Lock>
+sim::Scenario fault_filled() {
+  auto m = machine<Direct<Lock>>();
+  m->host.filling = Gfn{5};
+  std::uint64_t* const leaf = m->leaf(0x5000);
+  return {{[=] { m->kind[0] = m->write(0, 0x5000); },
+           [=] {
+             if (arch::Ept::present(M::load<Order::Acquire>(*leaf)))
+               must(M::load<Order::Relaxed>(m->host.filled) != 0, "a frame is used before it is filled");
+           }},
+          [=] { return m->kind[0] == Kind::Resume && m->sound(); }};
+}
+/// Pages of nobody's become the Host's, who invalidates the MMIO entries: none is made of what was before and believed.
+template <class Lock>
+sim::Scenario mmio_backing() {
+  auto m = machine<Direct<Lock>>();
+  m->host.appearing = Gfn{5};
+  return {{[=] { m->kind[0] = m->vcpu[0]->handle_fault(Gva{0x5000}, 0).kind; },
+           [=] {
+             m->host.appear();
+             m->mmu.invalidate_mmio();
+           }},
+          [=] {
+            return (m->kind[0] == Kind::Mmio || m->kind[0] == Kind::Resume || m->kind[0] == Kind::Retry) &&
+                   m->vcpu[0]->enter() == EnterOutcome::Enter &&
+                   m->vcpu[0]->handle_fault(Gva{0x5000}, pferr::kReserved).kind == Kind::Resume && m->sound();
+          }};
+}
+/// A slot becomes ROM beside a fault that writes to a page of it that nobody has mapped.
+template <class Lock>
+sim::Scenario fault_read_only() {
+  auto m = machine<Direct<Lock>>();
+  return {{[=] { m->kind[0] = m->write(0, 0x5000); },
+           [=] { must(m->mmu.set_slot_flags(m->slot, SlotFlags{.read_only = true}).ok(), "read-only"); }},
+          [=] { return !m->vcpu[0]->lookup(Gva{0x5000}).rights.write() && m->sound(); }};
+}
+
 /// Nothing of the old generation is left but roots that their vCPUs have not let go of.
 template <class Lock>
 sim::Scenario fault_zap_all() {
@@ -263,14 +317,16 @@ sim::Scenario fault_fetch_marked() {
            }},
           [=] { return m->kind[0] == Kind::Resume && m->logged(5) && m->sound(); }};
 }
-/// A guest's write by a translation that its TLB still holds, beside an invalidation that owes its flush and a
+/// A guest's write by a translation that its TLB still holds, beside `ends`, which takes the entry or its W away, and a
 /// migration that copies what its fetch names: the write is in the copy, or named by the next fetch.
 template <class Lock>
-sim::Scenario fetch_stale_tlb() {
+sim::Scenario fetch_stale_tlb(void (*ends)(Direct<Lock>&), bool hardware_dirty = true) {
   struct Data {
     std::uint64_t page = 0, copy = 0;
   };
-  auto m = machine<Direct<Lock>>(false, typename Direct<Lock>::Mmu::Caps{}, 1U);  // the hardware's is the only vCPU
+  typename Direct<Lock>::Mmu::Caps caps;
+  caps.accessed_dirty = hardware_dirty;
+  auto m = machine<Direct<Lock>>(false, caps, 1U);  // the hardware's is the only vCPU
   auto d = std::make_shared<Data>();
   REQUIRE(m->mmu.start_dirty_log(m->slot).ok());
   REQUIRE(m->write(0, 0x1000, true) == Kind::Resume);
@@ -280,7 +336,7 @@ sim::Scenario fetch_stale_tlb() {
              if (arch::Ept::writable(M::load<Order::Acquire>(*leaf))) M::store<Order::Relaxed>(d->page, 1);
              m->host.access_ends(0);
            },
-           [=] { m->mmu.invalidate_begin(Gfn{1}, 1); },
+           [=] { ends(*m); },
            [=] {
              std::uint64_t word = 0;
              must(m->reader->fetch_dirty_log(m->slot, 0, 1, &word).ok(), "fetched");
@@ -290,6 +346,85 @@ sim::Scenario fetch_stale_tlb() {
             std::uint64_t word = 0;
             REQUIRE(m->mmu.read_dirty_log(m->slot, 0, 1, &word).ok());
             return d->copy == d->page || (word & 2) != 0;
+          }};
+}
+/// As fetch_stale_tlb, beside a fault that replaces the entry, since the guest's own says now that the page is
+/// read-only.
+template <class Lock>
+sim::Scenario fetch_stale_tlb_fault() {
+  struct Data {
+    std::uint64_t page = 0, copy = 0;
+  };
+  auto m = machine<Shadow<Lock>>();
+  auto d = std::make_shared<Data>();
+  REQUIRE(m->mmu.start_dirty_log(m->slot).ok());
+  REQUIRE(m->write(0, 0x1000) == Kind::Resume);
+  REQUIRE(m->write(0, 0xa000) == Kind::Resume);  // the table is the guest's to write
+  m->table(4)[1] = 17 << 12 | 0x65;
+  std::uint64_t* const leaf = m->leaf(0x1000);
+  return {{[=] {
+             m->host.access_begins(1);
+             if (arch::X86_64::writable(M::load<Order::Acquire>(*leaf))) M::store<Order::Relaxed>(d->page, 1);
+             m->host.access_ends(1);
+           },
+           [=] { static_cast<void>(m->vcpu[0]->handle_fault(Gva{0x1000}, pferr::kUser)); },
+           [=] {
+             std::uint64_t word = 0;
+             must(m->reader->fetch_dirty_log(m->slot, 0, 1, &word).ok(), "fetched");
+             if ((word >> 17 & 1) != 0) d->copy = M::load<Order::Relaxed>(d->page);
+           }},
+          [=] {
+            std::uint64_t word = 0;
+            REQUIRE(m->mmu.read_dirty_log(m->slot, 0, 1, &word).ok());
+            return d->copy == d->page || (word >> 17 & 1) != 0;
+          }};
+}
+/// A page that was written gets another right by a fault that writes nothing, while the log is fetched: what may be
+/// written afterwards is in the log.
+template <class Lock>
+sim::Scenario fetch_fault_execute() {
+  auto m = machine<Shadow<Lock>>();
+  m->table(4)[2] |= std::uint64_t{1} << 63;
+  REQUIRE(m->mmu.start_dirty_log(m->slot).ok());
+  REQUIRE(m->write(0, 0x2000) == Kind::Resume);
+  REQUIRE(m->write(0, 0xa000) == Kind::Resume);  // the table is the guest's to write
+  m->table(4)[2] &= ~(std::uint64_t{1} << 63);
+  return {{[=] { m->kind[0] = m->vcpu[0]->handle_fault(Gva{0x2000}, pferr::kFetch | pferr::kUser).kind; },
+           [=] {
+             std::uint64_t word = 0;
+             must(m->reader->fetch_dirty_log(m->slot, 0, 1, &word).ok() && (word >> 18 & 1) != 0, "fetched");
+           }},
+          [=] {
+            std::uint64_t word = 0;
+            REQUIRE(m->mmu.read_dirty_log(m->slot, 0, 1, &word).ok());
+            const EntryInfo e = m->vcpu[0]->lookup(Gva{0x2000});
+            return (m->kind[0] == Kind::Resume || m->kind[0] == Kind::Retry) &&
+                   (!e.rights.write() || (word >> 18 & 1) != 0) && m->sound();
+          }};
+}
+/// A device's write to a page whose mark is set already, beside a migration: it is in the copy, or named again.
+template <class Lock>
+sim::Scenario fetch_device_write() {
+  struct Data {
+    std::uint64_t page = 0, copy = 0;
+  };
+  auto m = machine<Direct<Lock>>();
+  auto d = std::make_shared<Data>();
+  REQUIRE(m->mmu.start_dirty_log(m->slot).ok());
+  m->mmu.guest_wrote(Gpa{5 << 12}, 8);
+  return {{[=] {
+             M::store<Order::Relaxed>(d->page, 1);
+             m->mmu.guest_wrote(Gpa{5 << 12}, 8);
+           },
+           [=] {
+             std::uint64_t word = 0;
+             must(m->reader->fetch_dirty_log(m->slot, 0, 1, &word).ok() && (word >> 5 & 1) != 0, "fetched");
+             d->copy = M::load<Order::Relaxed>(d->page);
+           }},
+          [=] {
+            std::uint64_t word = 0;
+            REQUIRE(m->mmu.read_dirty_log(m->slot, 0, 1, &word).ok());
+            return d->copy == d->page || (word >> 5 & 1) != 0;
           }};
 }
 /// A log is fetched while everything is zapped and freed: nobody writes what was freed.
@@ -423,6 +558,22 @@ sim::Scenario translate_registers() {
            }},
           [=] { return m->sound(); }};
 }
+/// The same where two registers change at once: with WP and NXE as they were, or both clear, a page that is read-only
+/// and has NX is not written by the supervisor.
+template <class Lock>
+sim::Scenario translate_two_registers() {
+  auto m = machine<Shadow<Lock>>();
+  m->table(4)[2] = std::uint64_t{1} << 63 | 18 << 12 | 0x65;
+  return {{[=] {
+             const Controls c{cr0::kPe | cr0::kPg, cr4::kPae, efer::kLme | efer::kLma};
+             must(m->vcpu[0]->set_control(c) == ControlOutcome::Done, "WP and NXE are clear");
+           },
+           [=] {
+             const auto t = m->reader->translate(*m->vcpu[0], Gva{0x2000}, {.write = true});
+             must(!t.ok(), "registers that the vCPU never had at once");
+           }},
+          [=] { return m->sound(); }};
+}
 /// A reader asks for the age of a page that nobody has used since, while everything is zapped and freed.
 template <class Lock>
 sim::Scenario age_zap_free() {
@@ -435,6 +586,49 @@ sim::Scenario age_zap_free() {
              static_cast<void>(m->mmu.shrink(16));
            }},
           [=] { return m->sound() && m->host.untouched(); }};
+}
+/// The same while the page's path is made anew, or the first page of a slot is mapped.
+template <class Lock>
+sim::Scenario age_new_path() {
+  auto m = machine<Direct<Lock>>();
+  m->mmu.zap_all_fast();
+  return {{[=] {
+             must(m->vcpu[0]->enter() == EnterOutcome::Enter, "entered");
+             m->kind[0] = m->write(0, 0x1000);
+           },
+           [=] { static_cast<void>(m->reader->test_young(Gfn{1}, 1)); }},
+          [=] { return m->kind[0] == Kind::Resume && m->sound(); }};
+}
+template <class Lock>
+sim::Scenario age_new_slot() {
+  auto m = machine<Direct<Lock>>();
+  for (const std::uint64_t g : {16U, 24U}) REQUIRE(m->mmu.add_slot(Gfn{g}, 8).ok());
+  return {
+      {[=] {
+         must(m->write(0, 0x11'000) == Kind::Resume, "mapped");
+         m->kind[0] = m->write(0, 0x19'000);  // by a frame that was filled since
+       },
+       [=] { must(!m->reader->test_young(Gfn{26}, 1), "a page that nobody used is young: that was a stale head"); }},
+      [=] { return m->kind[0] == Kind::Resume && m->sound(); }};
+}
+/// A vCPU closes its window on a table; another that enters the guest then does not write the table unseen.
+template <class Lock>
+sim::Scenario window_enter() {
+  auto m = machine<Shadow<Lock>>();
+  const FaultOutcome o = m->vcpu[0]->handle_fault(Gva{0xb000}, pferr::kWrite | pferr::kUser, CpuMode{3, false});
+  REQUIRE(o.kind == Kind::Emulate);
+  REQUIRE(m->vcpu[0]->begin_write_window(o).ok());
+  REQUIRE(m->write(0, 0xb000) == Kind::Resume);
+  std::uint64_t* const leaf = m->leaf(0xb000);
+  REQUIRE(arch::X86_64::writable(*leaf));
+  return {{[=] { m->vcpu[0]->end_write_windows(); },
+           [=] {
+             if (m->vcpu[1]->enter() != EnterOutcome::Enter) return;
+             m->host.access_begins(1);
+             must(!arch::X86_64::writable(M::load<Order::Relaxed>(*leaf)), "a table is written after its window");
+             m->host.access_ends(1);
+           }},
+          [=] { return m->sound(); }};
 }
 /// Pages wait for a reader that stays until so many were zapped; the writer never waits before the bound.
 template <class Lock>
@@ -463,6 +657,10 @@ std::vector<Named> scenarios() {
       {"fault x fault, one entry", [] { return fault_fault<S>(0x5000, 0x5008); }},
       {"fault x fault, neighbours", [] { return fault_fault<S>(0x5000, 0x6000); }},
       {"fault x host invalidation", fault_invalidation<R>},
+      {"fault x frame that moves", fault_moved<R>},
+      {"fault x frame that is filled", fault_filled<R>},
+      {"MMIO fault x memory that appears", mmio_backing<R>},
+      {"fault x slot becomes read-only", fault_read_only<R>},
       {"fault x zap_all_fast", fault_zap_all<R>},
       {"fault x zap_all_fast, no readers", fault_zap_all<S>},
       {"fault x slot removal", fault_slot_removal<R>},
@@ -484,14 +682,24 @@ std::vector<Named> scenarios() {
       {"fast fault x slot becomes read-only", fast_fault_read_only<R>},
       {"dirty fetch x fault", fault_fetch<R>},
       {"dirty fetch x fault, marked", fault_fetch_marked<R>},
-      {"dirty fetch x invalidation x guest write", fetch_stale_tlb<R>},
+      {"dirty fetch x invalidation x guest write",
+       [] { return fetch_stale_tlb<R>([](Direct<R>& m) { m.mmu.invalidate_begin(Gfn{1}, 1); }); }},
+      {"dirty fetch x ageing x guest write",
+       [] { return fetch_stale_tlb<R>([](Direct<R>& m) { m.mmu.clear_young(Gfn{1}, 1); }, false); }, 1},
+      {"dirty fetch x fault x guest write", fetch_stale_tlb_fault<R>, 1},
+      {"dirty fetch x fault that adds a right", fetch_fault_execute<R>},
+      {"dirty fetch x device write", fetch_device_write<R>},
       {"dirty fetch x zap x free", fetch_zap_free<R>},
       {"dirty fetch x zap x free, by flush", fetch_zap_free<ExploredFlush>},
       {"dirty fetch x rmap chain", fetch_chain<R>},
       {"unsync x write-track", unsync_track<R>},
       {"sync x guest write", sync_guest_write<R>},
       {"translate x change of registers", translate_registers<R>},
+      {"translate x change of two registers", translate_two_registers<R>},
       {"age x zap x free", age_zap_free<R>},
+      {"age x new path", age_new_path<R>},
+      {"age x first page of a slot", age_new_slot<R>},
+      {"window's end x enter", window_enter<R>},
       {"reader below the bound", reader_below_bound<R>},
   };
 }

@@ -17,7 +17,7 @@ namespace shadowmmu::core {
 template <class S>
 FlushOwed rearm_leaf(S& s, const typename S::Page& p, unsigned i, DirtyMethod m, bool exact) noexcept {
   const bool by_w = m == DirtyMethod::WriteProtect || p.role.level() > Level{1};
-  std::uint64_t e = S::Memory::template load<Order::Acquire>(p.table[i]);
+  std::uint64_t e = S::Memory::template load<Order::Relaxed>(p.table[i]);
   std::uint64_t now = 0;
   do {
     if (!S::Arch::present(e) || !is_leaf<S>(p, e)) return FlushOwed::none();
@@ -26,7 +26,7 @@ FlushOwed rearm_leaf(S& s, const typename S::Page& p, unsigned i, DirtyMethod m,
     // Nothing to take away does not mean that nothing is owed: a reader of an earlier log may have taken it and may not
     // have flushed yet.
     if (now == e) return S::Arch::mmu_writable(e) ? flush_for<S>(p, i, e) : FlushOwed::none();
-  } while (!S::Memory::template compare_exchange<Order::AcqRel>(p.table[i], e, now));
+  } while (!S::Memory::template compare_exchange<Order::Relaxed>(p.table[i], e, now));
   if (S::Arch::dirty(s.caps, e) && !S::Arch::dirty(s.caps, now))
     s.host.wrote(leaf_gfn<S>(p, i, e), p.role.level().frames());
   return flush_for<S>(p, i, e);
@@ -191,7 +191,7 @@ std::uint64_t take_log_word(SlotOf<S>& slot, std::uint64_t i, std::uint64_t* wor
   using Memory = typename S::Memory;
   std::uint64_t old = Memory::template load<Order::Relaxed>(*word);
   if (!rearm || (old & mask) == 0) return old;
-  while (!Memory::template compare_exchange<Order::SeqCst>(*word, old, old & ~mask)) {
+  while (!Memory::template compare_exchange<Order::Relaxed>(*word, old, old & ~mask)) {
   }
   Memory::template fence<Order::SeqCst>();  // pairs with mark_dirty: the leaves are looked at after the marks went
   for (std::uint64_t bits = old & mask; bits != 0; bits &= bits - 1)

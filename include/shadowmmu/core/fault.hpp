@@ -195,7 +195,7 @@ void set_mmio(Fault<S>& f, ExclusiveGuard<S>& g, typename S::Page& p, unsigned i
   S& s = f.s;
   g.owe(zap_entry(s, g.held(), p, i));
   const MmioSpec m{f.walk.gfn, f.walk.rights, MmioGeneration<S>::stored(f.mmio_generation)};
-  S::Memory::template store<Order::Release>(p.table[i], S::Arch::make_mmio(s.caps, m));
+  S::Memory::template store<Order::Relaxed>(p.table[i], S::Arch::make_mmio(s.caps, m));  // it leads nowhere
   p.live = static_cast<std::uint16_t>(p.live + 1U);
   S::Memory::plain(s.mmio_entries, S::Memory::plain(s.mmio_entries) + 1);
   if constexpr (wants(S::Reclaim::kHooks, Hook::Entry)) s.reclaim.on_entry(p, p.live);

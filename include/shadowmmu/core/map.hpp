@@ -74,8 +74,9 @@ Mapped place_leaf(S& s, ExclusiveGuard<S>& g, typename S::Vcpu& v, SlotOf<S>& sl
   // Under write protection a page becomes writable by a write, which the log must see, and by nothing else. What a
   // write has made writable stays so under a read that faults all the same (SMAP): else the two would take turns for
   // ever.
-  const bool log_only = !r.write && rights.write() && slot.log() == DirtyMethod::WriteProtect &&
-                        !written_already<S>(p, i, Pfn{r.backing.pfn.value() & ~inside}, first);
+  const bool read_under_log = !r.write && rights.write() && slot.log() == DirtyMethod::WriteProtect;
+  const bool keeps_write = read_under_log && written_already<S>(p, i, Pfn{r.backing.pfn.value() & ~inside}, first);
+  const bool log_only = read_under_log && !keeps_write;
   if (log_only) rights = rights.without(Access::kWrite);
   if (r.level > Level{1} && s.caps.nx_huge) rights = rights.without(Access::kExec);
   if constexpr (Arch::kGuests.indirect()) {
@@ -110,16 +111,17 @@ Mapped place_leaf(S& s, ExclusiveGuard<S>& g, typename S::Vcpu& v, SlotOf<S>& sl
     const Access lost = Access{Arch::rights(old).bits() & ~Arch::rights(fresh).bits()};
     if (lost.bits() == 0 && Arch::rights(old) == Arch::rights(fresh))
       return refused ? Mapped::WriteRefused : Mapped::Spurious;
-    // Hardware may set D between the read and the write: an exchange keeps what it left (carried over below).
-    const std::uint64_t was = S::Memory::template exchange<Order::SeqCst>(p.table[i], fresh);
-    if (Arch::dirty(s.caps, was) && !Arch::dirty(s.caps, fresh)) {
-      if (Arch::writable(fresh))
-        S::Memory::template exchange<Order::AcqRel>(p.table[i], Arch::with_dirty(s.caps, fresh));
-      else
-        note_written(s, first, r.level);
-    }
+    // Hardware sets A and D, and a reader of the log takes W, without the lock. D stays, or is noted. W that the entry
+    // keeps without a write is not given back where a reader took it: he has taken the mark, and nobody sets it again.
+    std::uint64_t was = old;
+    std::uint64_t now = 0;
+    do {
+      now = keeps_write && !Arch::writable(was) ? Arch::write_protected(fresh) : fresh;
+      if (Arch::dirty(s.caps, was) && Arch::writable(now)) now = Arch::with_dirty(s.caps, now);
+    } while (!S::Memory::template compare_exchange<Order::SeqCst>(p.table[i], was, now));
+    if (Arch::dirty(s.caps, was) && !Arch::dirty(s.caps, now)) note_written(s, first, r.level);
     // An aged entry has no rights left to lose, but TLBs may know it as writable.
-    if (lost.bits() != 0 || (Arch::mmu_writable(was) && !Arch::writable(fresh))) g.owe(flush_for<S>(p, i, was));
+    if (lost.bits() != 0 || (Arch::mmu_writable(was) && !Arch::writable(now))) g.owe(flush_for<S>(p, i, was));
     return refused ? Mapped::WriteRefused : Mapped::Installed;
   }
   if (old != 0) drop_mmio(s, Entries<S>(g.held()), p, i);

@@ -65,11 +65,13 @@ class Slot {
   [[nodiscard]] Gfn first() const noexcept { return Gfn{first_}; }
   [[nodiscard]] std::uint64_t pages() const noexcept { return pages_; }
   [[nodiscard]] Gfn end() const noexcept { return Gfn{first_ + pages_}; }
+  /// A fault that reads the old flags without the lock has read the old sequence of invalidations before, or finds the
+  /// entry gone (set_slot_flags).
   [[nodiscard]] bool read_only() const noexcept {
-    return Memory::template load<memory::Order::Acquire>(read_only_) != 0;
+    return Memory::template load<memory::Order::Relaxed>(read_only_) != 0;
   }
   void set_flags(SlotFlags f) noexcept {
-    Memory::template store<memory::Order::Release>(read_only_, f.read_only ? 1U : 0U);
+    Memory::template store<memory::Order::Relaxed>(read_only_, f.read_only ? 1U : 0U);
   }
   [[nodiscard]] DirtyMethod log() const noexcept { return static_cast<DirtyMethod>(Memory::plain(log_)); }
   /// Whether entries from before a change of flags may be there still.
@@ -162,7 +164,7 @@ class Slot {
     const std::uint64_t bit = std::uint64_t{1} << (i & 63U);
     for (;;) {
       std::uint64_t old = Memory::template load<memory::Order::SeqCst>(*w);
-      if ((old & bit) != 0 || Memory::template compare_exchange<memory::Order::AcqRel>(*w, old, old | bit)) return;
+      if ((old & bit) != 0 || Memory::template compare_exchange<memory::Order::Relaxed>(*w, old, old | bit)) return;
     }
   }
   /// Effects: makes the log, all clear; marks may come as soon as a part of it is there. Errors: false where the Host
@@ -185,9 +187,8 @@ class Slot {
     }
     return true;
   }
-  void set_log(DirtyMethod m) noexcept {
-    Memory::template store<memory::Order::Release>(log_, static_cast<std::uint32_t>(m));
-  }
+  /// Who reads it without the lock is in a section, which is waited for next.
+  void set_log(DirtyMethod m) noexcept { Memory::plain(log_, static_cast<std::uint32_t>(m)); }
   /// Effects: takes the log away; `wait` returns when nobody can mark it any more; then its frames are freed.
   template <class Host, class Wait>
   void drop_log(Host& host, Wait&& wait) noexcept {
@@ -197,8 +198,10 @@ class Slot {
       Gib* gibs = top_[i / kGibsPerFrame];
       bool any = false;
       for (unsigned n = 0; n < kGibsPerFrame; ++n) {
-        taken[n] = Memory::template exchange<memory::Order::AcqRel>(gibs[n].dirty, nullptr);
-        any = any || taken[n] != nullptr;
+        taken[n] = Memory::plain(gibs[n].dirty);
+        if (taken[n] == nullptr) continue;
+        Memory::template store<memory::Order::Relaxed>(gibs[n].dirty, nullptr);
+        any = true;
       }
       if (!any) continue;
       wait();

@@ -116,9 +116,8 @@ void invalidate_end(S& s) noexcept {
   const bool begun = S::Memory::plain(s.invalidating) != 0;
   shadowmmu::detail::require(begun, "shadowmmu: invalidate_end without invalidate_begin");
   if (!begun) return;
-  // The sequence first: whoever no longer sees the range in progress must see the new sequence.
   S::Memory::template store<Order::Release>(s.invalidate_seq, S::Memory::plain(s.invalidate_seq) + 1);
-  S::Memory::template store<Order::Release>(s.invalidating, S::Memory::plain(s.invalidating) - 1);
+  S::Memory::plain(s.invalidating, S::Memory::plain(s.invalidating) - 1);
 }
 
 }  // namespace shadowmmu::core

@@ -296,7 +296,7 @@ class HandleList {
     for (std::uint32_t c = first; c != 0;) {
       if (c >= cells.template published<M>()) return false;
       const Cell& cell = *cells.at(c);
-      const auto n = M::template load<Order::Acquire>(cell.list.count);
+      const auto n = M::plain(cell.list.count);
       if (n > kPerCell || out.count + n > Seen::kMost) return false;
       for (unsigned i = 0; i < n; ++i) out.word[out.count++] = M::plain(cell.list.handle[i]);
       if (n == 0) return false;

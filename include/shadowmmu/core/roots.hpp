@@ -257,7 +257,7 @@ template <class S>
     if (v.pdpt == nullptr) return false;
   }
   ExclusiveGuard<S> g(s);
-  if (S::Memory::template exchange<Order::AcqRel>(v.reload, 0) != 0) unload_root(s, g, v);
+  if (S::Memory::template exchange<Order::Relaxed>(v.reload, 0) != 0) unload_root(s, g, v);
   if (v.root.loaded && root_stale(s, v)) unload_root(s, g, v);
   Attempts attempts{kMostUnsyncOfTable};
   for (Progress slices(attempts); !v.root.loaded; --attempts.left) {
@@ -280,7 +280,7 @@ template <class S>
 /// Effects: as refresh_root, where there is anything to do. Complexity: four loads otherwise.
 template <class S>
 [[nodiscard]] inline bool ensure_root(S& s, typename S::Vcpu& v) noexcept {
-  if (v.root.loaded && !v.sync_due && S::Memory::template load<Order::Acquire>(v.reload) == 0) [[likely]]
+  if (v.root.loaded && !v.sync_due && S::Memory::template load<Order::Relaxed>(v.reload) == 0) [[likely]]
     return true;
   return refresh_root(s, v);
 }

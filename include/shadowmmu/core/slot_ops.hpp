@@ -156,7 +156,6 @@ void retire_slot(S& s, SlotOf<S>& slot, SlotsOf<S>* retiring) noexcept {
   {
     ExclusiveGuard<S> g(s);
     static_cast<void>(publish(s, g, retiring));
-    S::Memory::template store<Order::Release>(s.invalidate_seq, S::Memory::plain(s.invalidate_seq) + 1);
     if constexpr (S::Config::kSlotRemoval == config::SlotRemoval::All) Generations<S>::begin(s, g);
   }
   if constexpr (S::Config::kSlotRemoval == config::SlotRemoval::All) {

@@ -68,7 +68,6 @@ template <class S>
     p.unsync = true;
     s.stats.add(&Counters::pages_unsynced);
   }
-  S::Memory::template fence<Order::Release>();
   return true;
 }
 

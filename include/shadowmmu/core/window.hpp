@@ -21,7 +21,8 @@ template <class S>
   if (w->before == nullptr) return Error::OutOfMemory;
   const std::uint64_t me = v.number;
   std::uint64_t owner = 0;
-  if (!S::Memory::template compare_exchange<Order::AcqRel>(s.window_owner, owner, me) && owner != me)
+  // Relaxed, as all accesses of the owner: the kick orders the begin, and the flush at the end, before an entry.
+  if (!S::Memory::template compare_exchange<Order::Relaxed>(s.window_owner, owner, me) && owner != me)
     return Error::WindowBusy;
   if (owner == 0) s.host.kick_and_wait(kAllVcpus);
 
@@ -51,7 +52,7 @@ void close_if_idle(S& s, typename S::Vcpu& v) noexcept {
   for (const WriteWindow& w : v.window)
     if (w.open) return;
   std::uint64_t me = v.number;
-  static_cast<void>(S::Memory::template compare_exchange<Order::AcqRel>(s.window_owner, me, 0));
+  static_cast<void>(S::Memory::template compare_exchange<Order::Relaxed>(s.window_owner, me, 0));
 }
 
 /// Effects: closes the vCPU's windows: the frames are protected again, flushed, compared with what they were, and

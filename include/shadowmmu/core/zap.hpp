@@ -42,7 +42,7 @@ FlushOwed unlink_child(S& s, Entries<S> h, typename S::Page& parent, unsigned i)
   auto* const linked = child_of(s, parent, i);
   if (linked == nullptr) return FlushOwed::none();
   auto& child = *linked;
-  S::Memory::template store<Order::Release>(parent.table[i], 0);
+  S::Memory::template store<Order::Relaxed>(parent.table[i], 0);  // what waits for readers, or flushes, orders it
   parent.live = static_cast<std::uint16_t>(parent.live - 1U);
   S::Parents::remove(s.cells, child.parents, EntryHandle(parent.index, i));
   clear_unsync_child(s, parent, i);
@@ -55,7 +55,7 @@ FlushOwed unlink_child(S& s, Entries<S> h, typename S::Page& parent, unsigned i)
 template <class S>
 void drop_mmio(S& s, Entries<S> h, typename S::Page& p, unsigned i) noexcept {
   h.verify(s.lock);
-  S::Memory::template store<Order::Release>(p.table[i], 0);
+  S::Memory::template store<Order::Relaxed>(p.table[i], 0);
   p.live = static_cast<std::uint16_t>(p.live - 1U);
   S::Memory::plain(s.mmio_entries, S::Memory::plain(s.mmio_entries) - 1);
 }
@@ -99,12 +99,13 @@ void unaccount_shadowed(S& s, typename S::Page& p) noexcept {
 template <class S>
 void hide_root([[maybe_unused]] typename S::Vcpu& v) noexcept {
   if constexpr (S::kShowsVcpus)
-    for (std::uint64_t& cell : v.shown_root) S::Memory::template store<Order::Release>(cell, 0);
+    for (std::uint64_t& cell : v.shown_root) S::Memory::template store<Order::Relaxed>(cell, 0);
 }
-/// Effects: asks every vCPU to drop its root and load a fresh one before it runs guest code again.
+/// Effects: asks every vCPU to drop its root and load a fresh one before it runs guest code again. Whoever needs that
+/// to have happened kicks the vCPU, and that orders the request before its next entry.
 template <class S>
 void request_reload(S& s, Structure<S>) noexcept {
-  for (auto& v : s.vcpus) S::Memory::template store<Order::Release>(v.reload, 1);
+  for (auto& v : s.vcpus) S::Memory::template store<Order::Relaxed>(v.reload, 1);
 }
 
 /// So many entries cost about what a page of few does. What counts pages for a critical section counts these too.

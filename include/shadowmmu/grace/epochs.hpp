@@ -36,7 +36,7 @@ struct Epochs {
       // writer sees the mark, or the section sees what was unlinked before the writer looked. A counter that is old by
       // then only makes writers wait longer.
       // Release, for the sections before: a writer that reads this mark knows that they have ended.
-      M::template store<Order::Release>(r.since, M::template load<Order::Acquire>(now_));
+      M::template store<Order::Release>(r.since, M::template load<Order::Relaxed>(now_));
       M::template fence<Order::SeqCst>();
     }
     void leave(Reader& r) noexcept {
