@@ -11,12 +11,13 @@
 namespace shadowmmu::test {
 
 /// Memory accesses that are counted: each time that an entry (a 64-bit cell), a list node or a line of side words (the
-/// 64 bytes around a 32-bit cell) is looked at that is none of the last eight of its kind.
+/// 64 bytes around a 32-bit cell) is looked at that is none of the last eight of its kind; and each access by itself.
 struct CountingMemory : memory::Smp {
-  static inline std::uint64_t touched = 0;
+  static inline std::uint64_t touched = 0, accesses = 0;
 
   template <class T>
   static void touch(const T& cell) noexcept {
+    accesses += 1;
     static std::uintptr_t seen[2][8] = {};
     static unsigned oldest[2] = {};
     constexpr unsigned kKind = sizeof(T) == 8 ? 1 : 0;
@@ -46,6 +47,11 @@ struct CountingMemory : memory::Smp {
     touch(cell);
     return Smp::compare_exchange<O>(cell, expected, desired);
   }
+  template <memory::Order O, class T>
+  static T fetch_add(T& cell, std::type_identity_t<T> v) noexcept {
+    touch(cell);
+    return Smp::fetch_add<O>(cell, v);
+  }
   template <class T>
   [[nodiscard]] static T plain(const T& cell) noexcept {
     touch(cell);
@@ -61,7 +67,7 @@ struct CountingMemory : memory::Smp {
 /// A lock of one thread's that notes how much was touched in the longest hold, such around another lock apart (the
 /// slots lock, which no fault waits for); somebody always waits for it, and gets a turn whenever it is taken.
 struct WorkLock : lock::BasicSpin<CountingMemory> {
-  static inline std::uint64_t most = 0;
+  static inline std::uint64_t most = 0, taken = 0;
   static inline std::function<void()> turn;
   void lock() noexcept {
     if (auto t = std::exchange(turn, nullptr)) {
@@ -69,6 +75,7 @@ struct WorkLock : lock::BasicSpin<CountingMemory> {
       turn = std::move(t);
     }
     lock::BasicSpin<CountingMemory>::lock();
+    taken += 1;
     outer_ = std::exchange(holder, this);
     if (outer_ != nullptr) outer_->around_ = true;
     around_ = false;
