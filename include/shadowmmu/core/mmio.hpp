@@ -6,9 +6,7 @@
 
 /// MMIO entries: "nobody's memory here" remembered in the shadow tables, all forgotten at once by a generation.
 /// State::mmio_generation counts up for ever in its low 63 bits; entries bear the low bits of it that fit, a vCPU's
-/// last MMIO page all. Bit 63 says that an update is in progress: then nothing is remembered nor believed. All accesses
-/// are relaxed: an entry is made under the lock, where the memslots that the walk saw are compared with those of now,
-/// and whoever must find the new generation has heard of the update's end some other way.
+/// last MMIO page all. Bit 63 says that an update is in progress: then nothing is remembered nor believed.
 namespace shadowmmu::core {
 
 template <class S>
@@ -20,7 +18,7 @@ class MmioGeneration {
   static constexpr std::uint32_t kMask = static_cast<std::uint32_t>((std::uint64_t{1} << kBits) - 1);
 
   [[nodiscard]] static std::uint64_t now(S& s) noexcept {
-    return S::Memory::template load<Order::Relaxed>(s.mmio_generation);
+    return S::Memory::template load<Order::Acquire>(s.mmio_generation);
   }
   /// What an entry bears.
   [[nodiscard]] static constexpr std::uint32_t stored(std::uint64_t g) noexcept {
@@ -40,14 +38,14 @@ class MmioGeneration {
         end(s);
         return;
       }
-      if (S::Memory::template compare_exchange<Order::Relaxed>(s.mmio_generation, g, g + 1)) return;
+      if (S::Memory::template compare_exchange<Order::AcqRel>(s.mmio_generation, g, g + 1)) return;
     }
   }
   /// Effects: memslots are about to change: MMIO entries are neither made nor believed until `end`. Requires: the slots
   /// lock.
   static void begin(S& s) noexcept {
     std::uint64_t g = S::Memory::template load<Order::Relaxed>(s.mmio_generation);
-    while (!S::Memory::template compare_exchange<Order::Relaxed>(s.mmio_generation, g, g | kInProgress)) {
+    while (!S::Memory::template compare_exchange<Order::AcqRel>(s.mmio_generation, g, g | kInProgress)) {
     }
   }
   /// Effects: MMIO entries made before are invalid. Where the stored bits start over, those of the old generation 0
@@ -55,7 +53,7 @@ class MmioGeneration {
   static void end(S& s) noexcept {
     const std::uint64_t g = S::Memory::template load<Order::Relaxed>(s.mmio_generation) & ~kInProgress;
     if (stored(g + 1) == 0) zap_pages(s);
-    S::Memory::template store<Order::Relaxed>(s.mmio_generation, g + 1);
+    S::Memory::template store<Order::Release>(s.mmio_generation, g + 1);
   }
 
  private:
