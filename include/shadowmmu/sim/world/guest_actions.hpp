@@ -70,16 +70,25 @@ class GuestActions : public Accesses {
     Path steps = g.path(a);
     if (steps.empty() || (g.mode == Mode::Pae && e.upper && e.depth % 4 == 3)) steps = g.pdpte(a);
     if (steps.empty()) return;
-    const std::size_t which = e.upper ? e.depth % steps.size() : steps.size() - 1;
+    // A PCID that is new to the page shows only where another has used it before.
+    const bool switches = switches_pcid(g, e.then);
+    const std::size_t which = e.upper && !switches ? e.depth % steps.size() : steps.size() - 1;
     Step s = steps[which];
     if (!model_.is_table(frame_of(s.at).value())) return;
-    if (e.before) {
-      use(n, a, e.reach);
+    // What an MMU remembers of a device's page it must give up with each of its rights.
+    const bool device = to_device(e.place);
+    if (e.before || device || switches) {
+      use(n, a, switches ? kLook : e.reach);
       if (!ok() || !machine_.read(s.at, g.width(), s.entry)) return;
     }
     std::uint64_t entry = s.entry;
-    if (!changed(g, e, s, entry)) return;
+    EditEntry edit = e;
+    constexpr Change kOfRights[] = {Change::FlipUser, Change::FlipNoExec, Change::FlipHighBit, Change::AllRights};
+    if (device && e.value >> 32 & 1) edit.change = kOfRights[e.value >> 33 & 3];
+    if (switches) edit.change = e.value >> 32 & 1 ? Change::OtherFrame : Change::FlipPresent;
+    if (!changed(g, edit, s, entry)) return;
     put(n, {s.at, a, s.level, g.width(), steps.place(which)}, s.entry, entry, e.by, e.then);
+    if (switches && ok()) use(n, a, kLook);
     if (e.uses) use_below(n, a, s.level, e.reach);
   }
   void act(unsigned n, const UndoEdit& u) {
@@ -87,8 +96,10 @@ class GuestActions : public Accesses {
     if (g.mode == Mode::Flat || last_edit_.at.width == 0 || last_edit_.at.width != g.width()) return;
     std::uint64_t now = 0;
     if (!machine_.read(last_edit_.at.at, last_edit_.at.width, now)) return;
+    const std::uint64_t a = last_edit_.at.address;
     put(n, Edited{last_edit_.at}, now, last_edit_.was, u.by, u.then);
-    if (u.uses) use_below(n, last_edit_.at.address, last_edit_.at.level, u.reach);
+    if (switches_pcid(g, u.then) && ok()) use(n, a, kLook);
+    if (u.uses) use_below(n, a, last_edit_.at.level, u.reach);
   }
   void act(unsigned, const DeviceWrite& d) {
     if (model_.second_level()) return;
@@ -228,9 +239,17 @@ class GuestActions : public Accesses {
   bool pcids_ = false;  ///< the guest uses PCIDs wherever it can
 
  private:
+  /// What the guest's tables refuse least.
+  static constexpr Reach kLook{{false, false, false}, {0, true}};
+  [[nodiscard]] static bool switches_pcid(const G& g, Then then) noexcept {
+    return then == Then::SwitchesPcid && (g.controls.cr4 & cr4::kPcide) != 0;
+  }
+  /// Whether an edit, by what was drawn for it, is one of a device page's entries.
+  [[nodiscard]] static bool to_device(std::uint64_t place) noexcept { return (place >> 8 & 7) == 0; }
   /// Returns: an address whose entries may be changed. The linear map stays as it is: by it the guest reaches its
   /// tables.
   [[nodiscard]] std::uint64_t edited_address(unsigned n, std::uint64_t place) {
+    if (to_device(place)) return Layout::device(place >> 11);
     const std::uint64_t a = some_address(n, place | 1);
     return a - G::kLinear < (GuestMap::kLow << 12) ? some_address(n, place | 1 | std::uint64_t{3} << 62) : a;
   }
@@ -394,8 +413,11 @@ class GuestActions : public Accesses {
         load_cr3(n, g.cr3);
         break;
       case Then::SwitchesPcid:
-        if ((g.controls.cr4 & cr4::kPcide) != 0)
-          load_cr3(n, (g.cr3 & ~std::uint64_t{0xfff}) | ((g.cr3 & 0xfff) + 1) % 3 | std::uint64_t{1} << 63);
+        if (switches_pcid(g, then)) {
+          const bool fresh = e.at.value() / 8 % 2 != 0 && next_pcid_ < 0x1000;
+          const std::uint64_t pcid = fresh ? next_pcid_++ : ((g.cr3 & 0xfff) + 1) % kPcids;
+          load_cr3(n, (g.cr3 & ~std::uint64_t{0xfff}) | pcid | std::uint64_t{1} << 63);
+        }
         break;
       case Then::Flushes:
         // A large page that was there goes by one INVLPG; what was a table takes a flush.
@@ -485,6 +507,8 @@ class GuestActions : public Accesses {
     std::uint64_t was = 0;
   };
   LastEdit last_edit_;
+  static constexpr std::uint64_t kPcids = 3;  ///< that a guest goes round
+  std::uint64_t next_pcid_ = kPcids;          ///< one that no vCPU has used yet
 };
 
 }  // namespace shadowmmu::sim::world

@@ -22,6 +22,10 @@ class Layout {
   /// The guest's data begin here, and mostly lie in the hundred frames from here on.
   [[nodiscard]] std::uint64_t data() const noexcept { return data_; }
   static constexpr std::uint64_t kMany = 0x0061'0000, kManyPages = 96;  ///< pages that one frame serves
+  /// Returns: the address of a page that leads to no memory.
+  [[nodiscard]] static std::uint64_t device(std::uint64_t choice) noexcept {
+    return kDevices[choice % std::size(kDevices)];
+  }
   /// Returns: a frame that a guest's page may lead to: mostly data; now and then the last or first of a slot, of a
   /// host page, of a word of a log, or of what an MMU's own entries can name; or what no slot owns.
   [[nodiscard]] std::uint64_t some_frame(std::uint64_t choice) const noexcept {
@@ -106,9 +110,9 @@ class Layout {
     if (m == Mode::Long4 && n % 6 == 4) flags |= std::uint64_t{1} << 58;
     return flags;
   }
-  /// Pages that lead to no memory.
+  static constexpr std::uint64_t kDevices[] = {0x0060'3000, 0x0040'2000, 0x8000'1000};
   [[nodiscard]] static bool leads_nowhere(std::uint64_t a) noexcept {
-    return a == 0x0060'3000 || a == 0x0040'2000 || a == 0x8000'1000;
+    return a == kDevices[0] || a == kDevices[1] || a == kDevices[2];
   }
   /// Leaf tables that lie where a large page could begin, inside of one, and in two paging modes at once.
   void share_tables(Guest<Machine>& g, Mode m, unsigned r, std::uint64_t root) {
