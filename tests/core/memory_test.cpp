@@ -136,4 +136,33 @@ TEST_CASE("nothing is allocated behind the Mmu's lock, and an idle fault asks fo
   CHECK(b.host.allocations == idle);
   CHECK(b.host.behind == 0);
 }
+
+/// Has no frame below 4 GiB while `full`.
+struct LowIsFull : TestHost {
+  using TestHost::TestHost;
+  bool full = false;
+  Result<Hpa> alloc_frame(FrameKind k) noexcept override {
+    if (full && k == FrameKind::TableBelow4G) return Error::OutOfMemory;
+    return TestHost::alloc_frame(k);
+  }
+};
+
+TEST_CASE(
+    "a fault before the first entry under PAE, without a frame for the PDPT: out of memory, and then it is mapped") {
+  Bench<Mmu, LowIsFull> b;
+  REQUIRE(b.mmu.add_slot(Gfn{0}, 1024).ok());
+  b.table(1)[0] = 2 << 12 | 1;
+  b.table(2)[0] = 3 << 12 | kPage;
+  b.table(3)[4] = 400 << 12 | kPage;
+  Mmu::Vcpu v(b.mmu);
+  REQUIRE(v.set_cr3(1 << 12) == ControlOutcome::Done);
+  REQUIRE(v.set_control({cr0::kPe | cr0::kPg | cr0::kWp, cr4::kPae, 0}) == ControlOutcome::Done);
+  b.host.full = true;
+  for (int n = 0; n < 2; ++n) CHECK(write_fault(v, 0x4000).kind == Kind::OutOfMemory);
+  CHECK(test::unsound(b.mmu) == "");
+  b.host.full = false;
+  CHECK(write_fault(v, 0x4000).kind == Kind::Resume);
+  CHECK(v.lookup(Gva{0x4000}).pfn == b.host.backing(Gfn{400}, false).pfn);
+  CHECK(test::unsound(b.mmu) == "");
+}
 }  // namespace

@@ -88,6 +88,8 @@ class PoisonHost : Lender, public host::Arena {
   }
   Result<Hpa> alloc_frame(FrameKind k) noexcept {
     const sim::Unseen allocator;
+    if (frames_left == 0) return Error::OutOfMemory;
+    frames_left -= 1;
     const Result<Hpa> r = [&] {
       const sim::UnseenLocks its_lock;
       return Arena::alloc_frame(k);
@@ -129,6 +131,7 @@ class PoisonHost : Lender, public host::Arena {
   static constexpr Gfn kNoPage{~std::uint64_t{0}};
   Gfn moving = kNoPage, filling = kNoPage, appearing = kNoPage;
   std::uint64_t moved = 0, filled = 0, appeared = 0;  ///< cells
+  unsigned frames_left = ~0U;
   bool over = false;  ///< the machine is taken down: nobody is left who could use what is freed
 
  private:

@@ -427,6 +427,20 @@ sim::Scenario fetch_device_write() {
             return d->copy == d->page || (word >> 5 & 1) != 0;
           }};
 }
+/// A log of two GiB for which frames end halfway: a walk that sets A marks the table in the half that was made, and not
+/// once that is freed.
+template <class Lock>
+sim::Scenario translate_failed_log() {
+  auto m = machine<Shadow<Lock>>();
+  REQUIRE(m->mmu.resize_slot(m->slot, Gfn{0}, (1U << 18) + 32).ok());
+  m->table(4)[2] &= ~std::uint64_t{0x20};
+  return {{[=] { must(m->reader->translate(*m->vcpu[0], Gva{0x2000}, {}).ok(), "translated"); },
+           [=] {
+             m->host.frames_left = 9;  // one and eight for the first GiB
+             must(!m->mmu.start_dirty_log(m->slot).ok(), "a log without frames starts");
+           }},
+          [=] { return m->host.untouched() && m->sound(); }};
+}
 /// A log is fetched while everything is zapped and freed: nobody writes what was freed.
 template <class Lock>
 sim::Scenario fetch_zap_free() {
@@ -689,6 +703,7 @@ std::vector<Named> scenarios() {
       {"dirty fetch x fault x guest write", fetch_stale_tlb_fault<R>, 1},
       {"dirty fetch x fault that adds a right", fetch_fault_execute<R>},
       {"dirty fetch x device write", fetch_device_write<R>},
+      {"translate x log that cannot start", translate_failed_log<R>},
       {"dirty fetch x zap x free", fetch_zap_free<R>},
       {"dirty fetch x zap x free, by flush", fetch_zap_free<ExploredFlush>},
       {"dirty fetch x rmap chain", fetch_chain<R>},
