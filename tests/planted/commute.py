@@ -21,7 +21,7 @@ PURE = {"load", "word", "value", "level", "bits", "static_cast", "reinterpret_ca
         "countr_zero", "assume", "to_phys", "to_virt"}
 KEYWORD = {"if", "for", "while", "switch", "return", "noexcept", "requires", "alignas", "catch", "operator", "constexpr"}
 ORDERED = re.compile(r"Order::(?!Relaxed)|\bfence\b|\block\(|\bunlock\(")
-DECLARED = re.compile(r"(?:\bauto|\bbool|\bunsigned|\bint|_t|\b[A-Z]\w*(?:<[^;{}()]*>)?)(?:\s+const)?\s*[&*]*\s+[&*]*([a-z_]\w*)\s*(?=[={;:,)])")
+DECLARED = re.compile(r"(?:\bauto|\bbool|\bunsigned|\bint|\bvoid|\bchar|_t|\b[A-Z]\w*(?:<[^;{}()]*>)?)(?:\s+const)?\s*[&*]*\s+[&*]*([a-z_]\w*)\s*(?=[={;:,)])")
 NAMED = re.compile(r"(?!k[A-Z]|return$|plain$|[A-Z])\w")  # what a statement can write: no type, no constant
 
 
@@ -47,6 +47,11 @@ def last_word(expression):
     return words[-1] if words else ""
 
 
+def callees(functions, name, given):
+    """The functions of that name which take so many arguments; all, where none seems to."""
+    return [f for f in functions[name] if f.least <= given <= f.most] or functions[name]
+
+
 class Effects:
     """What a text writes and reads, by name."""
 
@@ -66,13 +71,14 @@ class Effects:
             elif name == "plain":
                 pass
             elif name in functions:
-                self.calls.add(name)
-                if any(f.writes_arguments for f in functions[name]):
+                self.calls.add((name, len(given)))
+                if any(f.writes_arguments for f in callees(functions, name, len(given))):
                     self.writes |= {last_word(a) for a in given}
             elif not name[0].isupper():
                 before = re.search(r"([A-Za-z_][\w.\[\]]*(?:->[\w.\[\]]+)*)(?:\.|->)$", text[:m.start()])
                 self.writes |= {last_word(a) for a in given}
-                self.writes.add(last_word(before[1]) if before else name)
+                if not name.startswith("__builtin"):  # of the compiler's own, which keep nothing
+                    self.writes.add(last_word(before[1]) if before else name)
         self.writes = {w for w in self.writes if NAMED.match(w)}
 
 
@@ -81,7 +87,10 @@ class Function:
         self.body = body
         self.parameters = set()
         self.by_reference = set()
-        for p in arguments(head, head.index("(")):
+        given = arguments(head, head.index("("))
+        self.most = len(given) if "..." not in head else 99
+        self.least = sum("=" not in p and "..." not in p for p in given)
+        for p in given:
             name = last_word(p.split("=")[0])
             self.parameters.add(name)
             if "&" in p and "const" not in p:
@@ -107,22 +116,22 @@ class Library:
                     self.functions.setdefault(m[1], []).append(Function(head[m.start():], text[first:end]))
         self.of = {}
 
-    def effects(self, name):
-        """(writes, reads, ordered) of all functions of this name and of what they call."""
-        if name in self.of:
-            return self.of[name]
-        done, left, writes, reads, ordered = set(), {name}, set(), set(), False
+    def effects(self, call):
+        """(writes, reads, ordered) of whatever a call (name, number of arguments) may be of, and of what that calls."""
+        if call in self.of:
+            return self.of[call]
+        done, left, writes, reads, ordered = set(), {call}, set(), set(), False
         while left:
             f = left.pop()
             done.add(f)
-            for function in self.functions[f]:
+            for function in callees(self.functions, *f):
                 e = Effects(function.body, self.functions)
                 writes |= e.writes - function.locals
                 reads |= e.reads - function.locals
                 ordered = ordered or e.ordered
                 left |= e.calls - done
-        self.of[name] = writes, reads, ordered
-        return self.of[name]
+        self.of[call] = writes, reads, ordered
+        return self.of[call]
 
     def whole(self, statement):
         e = Effects(statement, self.functions)
@@ -166,13 +175,17 @@ template <class S> void low(S& s) noexcept { s.deep = s.other + 1; }
 template <class S> void high(S& s, int n) { int i = n; low(s); i += 2; }
 void out(int& result) { result = 3; }
 void loud(S& s) { S::Memory::template store<Order::Release>(s.flag, 1); }
+bool right() const { return bits & 1; }
+void right(S& s) { s.bits = 2; }
 }
 """])
     no = [("v.deep = 1;", "high(s, 2);"), ("x = v.deep;", "high(s, 2);"), ("high(s, 1);", "low(s);"), ("v.other = 2;", "low(s);"),
           ("out(x);", "y = x;"), ("v.a = 1;", "loud(s);"), ("host.flush(r);", "host.kick(r);"), ("list.push_back(p);", "q = p.link + p;"),
-          ("a = b;", "b = a;"), ("n += n;", "n += 2;"), ("i++;", "x = i;")]
+          ("a = b;", "b = a;"), ("n += n;", "n += 2;"), ("i++;", "x = i;"),
+          ("v.bits = 1;", "x = r.right();"), ("right(s);", "right(s);")]
     yes = [("v.id = 1;", "high(s, 2);"), ("a.x = 1;", "a.y = 2;"), ("i = 4;", "low(s);"), ("e |= f;", "e |= g;"), ("no = no || f;", "no = no || g;"),
-           ("s.stats.add(&Counters::a);", "s.stats.add(&Counters::b);"), ("free(a);", "free(b);")]
+           ("s.stats.add(&Counters::a);", "s.stats.add(&Counters::b);"), ("free(a);", "free(b);"),
+           ("v.bits = 1;", "x = y.left;"), ("a.x = r.right();", "a.y = r.right();")]
     for pair in no:
         assert not lib.commute(*pair), pair
     for pair in yes:
