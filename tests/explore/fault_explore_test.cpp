@@ -28,8 +28,8 @@ constexpr unsigned kWeakPreemptions = 1;
 #endif
 /// Sequentially consistent, with store buffers, and with such as let stores overtake each other that are no release.
 template <class F>
-void explore_all(F&& scenario, unsigned tso_preemptions = 2) {
-  explore_one("sequential", {.tso = false}, scenario);
+void explore_all(F&& scenario, unsigned tso_preemptions = 2, unsigned sc_preemptions = 2) {
+  explore_one("sequential", {.preemptions = sc_preemptions, .tso = false}, scenario);
   explore_one("x86-TSO", {.preemptions = tso_preemptions, .tso = true}, scenario);
   explore_one("weak stores", {.preemptions = kWeakPreemptions, .weak = true}, scenario);
 }
@@ -44,7 +44,7 @@ TEST_CASE("scenarios") {
   for (const test::Named& n : test::scenarios()) {
     SUBCASE(n.name.c_str()) {
       MESSAGE(n.name);
-      explore_all(n.make, n.tso_preemptions);
+      explore_all(n.make, n.tso_preemptions, n.sc_preemptions);
     }
   }
 }

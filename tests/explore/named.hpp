@@ -11,8 +11,9 @@ namespace shadowmmu::test {
 struct Named {
   std::string name;
   std::function<sim::Scenario()> make;
-  /// Of the complete search with store buffers: three agents with much to do have too many interleavings.
-  unsigned tso_preemptions = 2;
+  /// Of the complete searches, with store buffers and sequentially consistent: what is long, or has three agents with
+  /// much to do, has too many interleavings.
+  unsigned tso_preemptions = 2, sc_preemptions = 2;
 };
 /// Everything that the suite explores, under each memory model, and at random beyond.
 [[nodiscard]] std::vector<Named> scenarios();

@@ -625,6 +625,15 @@ sim::Scenario age_new_slot() {
        [=] { must(!m->reader->test_young(Gfn{26}, 1), "a page that nobody used is young: that was a stale head"); }},
       [=] { return m->kind[0] == Kind::Resume && m->sound(); }};
 }
+/// A page that was used is young all the time that its large page is split.
+template <class Lock>
+sim::Scenario age_split() {
+  auto m = machine<Direct<Lock>>(true);
+  REQUIRE(m->mmu.test_young(Gfn{5}, 1));
+  return {{[=] { must(m->mmu.split_large_pages(m->slot).ok(), "split"); },
+           [=] { must(m->reader->test_young(Gfn{5}, 1), "a young page is old while it is split"); }},
+          [=] { return m->mmu.test_young(Gfn{5}, 1) && m->sound(); }};
+}
 /// A vCPU closes its window on a table; another that enters the guest then does not write the table unseen.
 template <class Lock>
 sim::Scenario window_enter() {
@@ -714,6 +723,7 @@ std::vector<Named> scenarios() {
       {"age x zap x free", age_zap_free<R>},
       {"age x new path", age_new_path<R>},
       {"age x first page of a slot", age_new_slot<R>},
+      {"age x large-page split", age_split<R>, 1, 1},
       {"window's end x enter", window_enter<R>},
       {"reader below the bound", reader_below_bound<R>},
   };

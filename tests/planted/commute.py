@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: BSL-1.0
 """Whether two neighbouring statements of the library do the same in either order.
 
-Asked by `mutate`, which exchanges neighbours: two that commute are no mutant. What is not certain counts as a
-dependence. Names stand for what they name, wherever it lies: a statement writes the last name of what it assigns, and
-what the functions that it calls write, which are found by their names in all headers, however deep. A call that leads
-out of the library (the Host, a container) writes what it is called on and all its arguments. An order of memory stronger
-than relaxed depends on all that is written.
+Asked by `mutate`, which exchanges neighbours: two that commute are no mutant. It is no proof: names stand for what they
+name, wherever it lies. A statement writes the last name of what it assigns, and what the functions that it calls write,
+which are found by their names and numbers of arguments in all headers, however deep; where they take a number by
+reference or by pointer, the argument, too. A call that leads out of the library (the Host, a container) writes what it
+is called on and all its arguments. An order of memory stronger than relaxed, in a statement or in what it calls, and
+whatever makes a guard, depend on all that is written. What a container's begin(), count() and the like are called on is
+read.
 """
 import re
 
@@ -20,7 +22,9 @@ PURE = {"load", "word", "value", "level", "bits", "static_cast", "reinterpret_ca
         "begin", "end", "empty", "front", "back", "iterator_to", "s_iterator_to", "count", "decltype", "bit_width", "popcount",
         "countr_zero", "assume", "to_phys", "to_virt"}
 KEYWORD = {"if", "for", "while", "switch", "return", "noexcept", "requires", "alignas", "catch", "operator", "constexpr"}
-ORDERED = re.compile(r"Order::(?!Relaxed)|\bfence\b|\block\(|\bunlock\(")
+ORDERED = re.compile(r"Order::(?!Relaxed)|\bfence\b|\block\(|\bunlock\(|\b\w*(?:Guard|Scope|Section|Change)(?:<[^<>;]*>)? \w+\(")
+# A number, or a pointer, that a function may set for its caller.
+SETS = re.compile(r"\b(?:bool|int|unsigned|char|void|double|\w+_t|Gfn|Gpa|Gva|Hpa)\b[\s\w]*(?:[&]|[*])")
 DECLARED = re.compile(r"(?:\bauto|\bbool|\bunsigned|\bint|\bvoid|\bchar|_t|\b[A-Z]\w*(?:<[^;{}()]*>)?)(?:\s+const)?\s*[&*]*\s+[&*]*([a-z_]\w*)\s*(?=[={;:,)])")
 NAMED = re.compile(r"(?!k[A-Z]|return$|plain$|[A-Z])\w")  # what a statement can write: no type, no constant
 
@@ -62,7 +66,8 @@ class Effects:
         self.ordered = bool(ORDERED.search(text))
         for m in CALL.finditer(text):
             name, given = m[1], arguments(text, m.end() - 1)
-            if name in KEYWORD or name in PURE:
+            known = callees(functions, name, len(given)) if name in functions else []
+            if name in KEYWORD or (name in PURE and not any(f.ordered for f in known)):
                 continue
             if name in MEMORY or (name == "plain" and len(given) == 2):
                 self.writes.add(last_word(given[0]))
@@ -72,7 +77,7 @@ class Effects:
                 pass
             elif name in functions:
                 self.calls.add((name, len(given)))
-                if any(f.writes_arguments for f in callees(functions, name, len(given))):
+                if any(f.writes_arguments for f in known):
                     self.writes |= {last_word(a) for a in given}
             elif not name[0].isupper():
                 before = re.search(r"([A-Za-z_][\w.\[\]]*(?:->[\w.\[\]]+)*)(?:\.|->)$", text[:m.start()])
@@ -86,19 +91,16 @@ class Function:
     def __init__(self, head, body):
         self.body = body
         self.parameters = set()
-        self.by_reference = set()
         given = arguments(head, head.index("("))
         self.most = len(given) if "..." not in head else 99
         self.least = sum("=" not in p and "..." not in p for p in given)
         for p in given:
             name = last_word(p.split("=")[0])
             self.parameters.add(name)
-            if "&" in p and "const" not in p:
-                self.by_reference.add(name)
-        self.locals = set(DECLARED.findall(body)) | self.parameters
-        bare = {m[1] for m in re.finditer(r"(?<![\w.>])([A-Za-z_]\w*)\s*(?:[-+|&^]|<<|>>)?=(?!=)", body)}
-        bare |= {m[1] for m in re.finditer(r"(?:\+\+|--)([A-Za-z_]\w*)\b(?!\.|->)", body)}
-        self.writes_arguments = bool(bare & self.by_reference)
+        self.writes_arguments = any(SETS.search(p) and "const" not in p for p in given)
+        self.ordered = bool(ORDERED.search(body))
+        # A name that is a member's as well is not the function's alone.
+        self.locals = {n for n in set(DECLARED.findall(body)) | self.parameters if not re.search(rf"(?:\.|->)\s*{n}\b", body)}
 
 
 class Library:
@@ -147,7 +149,8 @@ class Library:
         counter = [re.match(r"[\w.]*stats\.\w+\(&Counters::(\w+)", s.strip()) for s in (first, second)]
         if all(counter):
             return counter[0][1] != counter[1][1]
-        if all(re.match(r"(?:core::|s\.host\.)?free\w*\(", s.strip()) for s in (first, second)):
+        freed = [re.match(r"(?:core::|s\.host\.)?free\w*\((.*)\);", s.strip()) for s in (first, second)]
+        if all(freed) and not set(WORD.findall(freed[0][1])) & set(WORD.findall(freed[1][1])) - {"plain", "Memory"}:
             return True
         step = [re.match(r"([\w.\->\[\]]+)\s*([|&+]=)", re.sub(r"^\s*(\w+) = \1 \|\| ", r"\1 |= ", s).strip())
                 for s in (first, second)]
@@ -177,12 +180,19 @@ void out(int& result) { result = 3; }
 void loud(S& s) { S::Memory::template store<Order::Release>(s.flag, 1); }
 bool right() const { return bits & 1; }
 void right(S& s) { s.bits = 2; }
+void inner(int& r) { r = 1; }
+void outer(int& r) { inner(r); }
+void fill(std::uint64_t* to) { to[0] = 1; }
+void twin(S& s) { int left = 2; s.left = left; }
+std::uint64_t begin() { return M::template fetch_add<Order::AcqRel>(now_, 1); }
 }
 """])
     no = [("v.deep = 1;", "high(s, 2);"), ("x = v.deep;", "high(s, 2);"), ("high(s, 1);", "low(s);"), ("v.other = 2;", "low(s);"),
           ("out(x);", "y = x;"), ("v.a = 1;", "loud(s);"), ("host.flush(r);", "host.kick(r);"), ("list.push_back(p);", "q = p.link + p;"),
           ("a = b;", "b = a;"), ("n += n;", "n += 2;"), ("i++;", "x = i;"),
-          ("v.bits = 1;", "x = r.right();"), ("right(s);", "right(s);")]
+          ("v.bits = 1;", "x = r.right();"), ("right(s);", "right(s);"), ("outer(x);", "y = x;"),
+          ("fill(x);", "y = x[0];"), ("twin(s);", "y = s.left;"), ("plain(e.cell, 0);", "d.period = s.grace.begin();"),
+          ("v.flag = 1;", "const ExclusiveGuard<S> g(s);"), ("free(d->x);", "free(d);")]
     yes = [("v.id = 1;", "high(s, 2);"), ("a.x = 1;", "a.y = 2;"), ("i = 4;", "low(s);"), ("e |= f;", "e |= g;"), ("no = no || f;", "no = no || g;"),
            ("s.stats.add(&Counters::a);", "s.stats.add(&Counters::b);"), ("free(a);", "free(b);"),
            ("v.bits = 1;", "x = y.left;"), ("a.x = r.right();", "a.y = r.right();")]

@@ -62,8 +62,9 @@ concept HostBacking = requires(H& h, Gfn g, bool write) {
 };
 
 /// TLB control. `flush` returns when no named vCPU can use a forgotten translation any more. `kick_and_wait` returns
-/// when each named vCPU has left guest mode, or will call `Vcpu::enter` before it runs guest code again. Both order: what
-/// the caller did before happens before what a named vCPU does next, be it `enter` or guest code.
+/// when each named vCPU has left guest mode, or will call `Vcpu::enter` before it runs guest code again. What the
+/// caller did before happens before the guest code that a named vCPU runs next, and with `kick_and_wait` before that
+/// `enter`.
 template <class H>
 concept HostFlush = requires(H& h, const FlushRequest& r, VcpuId v) {
   { h.flush(r) }

@@ -56,7 +56,8 @@ template <class S>
           unsure = unsure || !seen.whole;
           for (unsigned n = 0; n < seen.count; ++n) {
             const auto& p = s.page(seen[n].page());
-            const auto e = S::Memory::template load<Order::Relaxed>(p.table[seen[n].entry()]);
+            // Acquire: who finds that a leaf was split finds the lists of what it was split into next.
+            const auto e = S::Memory::template load<Order::Acquire>(p.table[seen[n].entry()]);
             if (S::Arch::present(e) && is_leaf<S>(p, e) && S::Arch::accessed(s.caps, e)) return true;
           }
         }

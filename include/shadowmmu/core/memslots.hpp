@@ -154,9 +154,9 @@ class Slot {
   }
   /// Effects: the guest may have written g: notes it where the log is on. A mark that is set already is only looked at.
   /// The look is sequentially consistent, as is whatever let the write happen before it, or ended that (the exchange
-  /// that made the leaf writable, took the leaf away, or wrote guest memory; or a fence); so is the taking of marks,
-  /// and a fence follows it. Either the look finds the mark gone, or whoever took it, and the CPUs that his flush
-  /// reaches, find the leaf, or the memory, as it is now.
+  /// that made the leaf writable, took the leaf away, or wrote guest memory; or a fence); so is a fence that follows
+  /// the taking of marks. Either the look finds the mark gone, or whoever took it, and the CPUs that his flush reaches,
+  /// find the leaf, or the memory, as it is now. Source: C++20 [atomics.order] 4.
   void mark_dirty(Gfn g) noexcept {
     const std::uint64_t i = g.value() - first_;
     std::uint64_t* w = log_word(i >> 6U);

@@ -50,9 +50,8 @@ void clear_unsync_child(S& s, typename S::Page& p, unsigned i) noexcept {
 }
 
 /// Decides whether gfn may be mapped writable although it holds guest tables: yes where all its shadow pages are leaf
-/// tables and are, or may now become, unsync. The mark is made before the caller sets W; the fence between pairs with
-/// the sync, which looks at the mark after its flush. Complexity: O(pages in the gfn's bucket + kMostMarks); O(1) for
-/// other gfns.
+/// tables and are, or may now become, unsync. The mark is made before the caller sets W, and a sync looks at it under
+/// the same lock, after its flush. Complexity: O(pages in the gfn's bucket + kMostMarks); O(1) for other gfns.
 template <class S>
 [[nodiscard]] bool may_write(S& s, Entries<S>, SlotOf<S>& slot, Gfn gfn, bool can_unsync) noexcept {
   const TrackCount t = slot.track(gfn);

@@ -21,7 +21,9 @@ template <class S>
   if (w->before == nullptr) return Error::OutOfMemory;
   const std::uint64_t me = v.number;
   std::uint64_t owner = 0;
-  // Relaxed, as all accesses of the owner: the kick orders the begin, and the flush at the end, before an entry.
+  // Relaxed, as all accesses of the owner: the kick orders the begin before an entry. At the end the frames' protection
+  // is flushed first, which orders it before guest code; what the writes changed may be flushed after that, as the
+  // guest's own invalidation would come later still.
   if (!S::Memory::template compare_exchange<Order::Relaxed>(s.window_owner, owner, me) && owner != me)
     return Error::WindowBusy;
   if (owner == 0) s.host.kick_and_wait(kAllVcpus);

@@ -71,14 +71,14 @@ class GuestActions : public GuestRegisters {
     Path steps = g.path(a);
     if (steps.empty() || (g.mode == Mode::Pae && e.upper && e.depth % 4 == 3)) steps = g.pdpte(a);
     if (steps.empty()) return;
-    // A PCID that is new to the page shows only where another has used it before.
-    const bool switches = switches_pcid(g, e.then);
+    // A PCID that is new to the page shows only where another has used it before: each second time.
+    const bool switches = switches_pcid(g, e.then) && (e.value >> 40 & 1) != 0;
     const std::size_t which = e.upper && !switches ? e.depth % steps.size() : steps.size() - 1;
     Step s = steps[which];
     if (!model_.is_table(frame_of(s.at).value())) return;
     // What an MMU remembers of a device's page it must give up with each of its rights.
     const bool device = to_device(e.place);
-    if (e.before || device || switches) {
+    if (e.before || (device && (e.value >> 41 & 1) != 0) || switches) {
       use(n, a, switches ? kLook : e.reach);
       if (!ok() || !machine_.read(s.at, g.width(), s.entry)) return;
     }
