@@ -112,8 +112,8 @@ Mapped place_leaf(S& s, ExclusiveGuard<S>& g, typename S::Vcpu& v, SlotOf<S>& sl
     if (lost.bits() == 0 && Arch::rights(old) == Arch::rights(fresh))
       return refused ? Mapped::WriteRefused : Mapped::Spurious;
     // Hardware sets A and D, a reader of the log takes W, and a fast fault gives it back, without the lock. D stays, or
-    // is noted. W that the entry
-    // keeps without a write is not given back where a reader took it: he has taken the mark, and nobody sets it again.
+    // is noted. W that the entry keeps without a write is not given back where a reader took it: he has taken the mark,
+    // and nobody sets it again.
     std::uint64_t was = old;
     std::uint64_t now = 0;
     do {
