@@ -29,8 +29,9 @@ constexpr unsigned kWeakPreemptions = 1;
 /// Sequentially consistent, with store buffers, and with such as let stores overtake each other that are no release.
 template <class F>
 void explore_all(F&& scenario, unsigned tso_preemptions = 2, unsigned sc_preemptions = 2) {
-  explore_one("sequential", {.preemptions = sc_preemptions, .tso = false}, scenario);
-  explore_one("x86-TSO", {.preemptions = tso_preemptions, .tso = true}, scenario);
+  for (const bool tso : {false, true})
+    explore_one(tso ? "x86-TSO" : "sequential", {.preemptions = tso ? tso_preemptions : sc_preemptions, .tso = tso},
+                scenario);
   explore_one("weak stores", {.preemptions = kWeakPreemptions, .weak = true}, scenario);
 }
 
