@@ -76,7 +76,8 @@ def table(record):
         "from its tables, pages that lead to no memory, one frame that many pages map, a PCID switched after an edit). So",
         "the number says what the world reaches, not what it would find of bugs that nobody knew. The words of a failure",
         "are those of that commit.", "",
-        f"Of {len(found) + len(others)} planted bugs it finds {len(found)}, at commit {record['commit']}.", "",
+        f"Of {len(found) + len(others)} planted bugs it finds {len(found)}, at commit {record['commit']}" +
+        (f"; those that were not tried again were at {record['rest']}." if "rest" in record else "."), "",
         "| planted bug | test case | seed | actions | what it says |", "|---|---|---|---|---|"]
     for name in sorted(found):
         f = found[name]
@@ -120,6 +121,7 @@ def main():
             record = {"commit": "", "finds": {}}
             if args.names and RECORD.exists():
                 record = json.loads(RECORD.read_text())
+                record.setdefault("rest", record["commit"])
             future = {pool.submit(decide, runner, b, groups): b for b in bugs}
             for n, f in enumerate(concurrent.futures.as_completed(future), 1):
                 b, r = future[f], f.result()
