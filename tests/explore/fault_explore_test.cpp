@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 #include <doctest/doctest.h>
 
-#include <algorithm>
 #include <memory>
 
 #include "explore/scenarios.hpp"
@@ -27,17 +26,11 @@ constexpr unsigned kWeakPreemptions = 2;
 #else
 constexpr unsigned kWeakPreemptions = 1;
 #endif
-#ifdef __SANITIZE_ADDRESS__
-constexpr unsigned kMostPreemptions = 1;  // it looks at each step; which come after which, the other builds try
-#else
-constexpr unsigned kMostPreemptions = 2;
-#endif
 /// Sequentially consistent, with store buffers, and with such as let stores overtake each other that are no release.
 template <class F>
 void explore_all(F&& scenario, unsigned tso_preemptions = 2, unsigned sc_preemptions = 2) {
   for (const bool tso : {false, true})
-    explore_one(tso ? "x86-TSO" : "sequential",
-                {.preemptions = std::min(tso ? tso_preemptions : sc_preemptions, kMostPreemptions), .tso = tso},
+    explore_one(tso ? "x86-TSO" : "sequential", {.preemptions = tso ? tso_preemptions : sc_preemptions, .tso = tso},
                 scenario);
   explore_one("weak stores", {.preemptions = kWeakPreemptions, .weak = true}, scenario);
 }
