@@ -86,7 +86,7 @@ class Ledger {
   std::size_t seen_ = 0;
 };
 
-/// One guest: data pages 256 and up; 16 leaf tables of 64 pages each at kData, dense in the first 8 of each.
+/// One guest: data pages 256 and up; 16 leaf tables of 16 pages each at kData, dense in the first 8 of each.
 struct Machine : Bench<Mmu, CountingHost> {
   static constexpr std::uint64_t kData = 0x4000'0000, kAlias = 0x7f00'0000'0000, kDevice = 0x5000'0000'0000,
                                  kLarge = std::uint64_t{1} << 39;
@@ -100,7 +100,6 @@ struct Machine : Bench<Mmu, CountingHost> {
     map(1, kDevice, 5000);
     map(1, kDevice + 0x1000, 5001);
     for (std::uint64_t r = 0; r < 20; ++r) table(200 + r)[0] = table(1)[0];
-    table(220)[0] = 1000 << 12 | kPage;
     // A guest of 32 bits with and without PAE.
     for (std::uint64_t i = 0; i < 4; ++i) table(230)[i] = (231 + i) << 12 | 1;
     table(231)[0] = 240 << 12 | kPage;
