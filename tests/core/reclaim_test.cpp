@@ -68,6 +68,40 @@ TEST_CASE("a limit below what the vCPUs need is raised to it, and the guest gets
   CHECK(test::unsound(b.mmu) == "");
 }
 
+TEST_CASE("at the limit what a fault has zapped is room: nobody else goes for it") {
+  constexpr std::uint64_t kAlias = 0x7f00'0000'0000, kOther = 0x80'0000'0000;
+  Bench<Mmu> b;
+  REQUIRE(b.mmu.add_slot(Gfn{0}, 1024).ok());
+  b.mmu.set_limit(64);
+  for (std::uint64_t i = 0; i < 80; ++i) b.map(1, address(i), 400 + i);
+  b.map(1, kOther, 500);
+  // One of these leaf tables, which the guest writes by kAlias, is the directory of kSecond as well. What that leads to
+  // serves kThird, too.
+  constexpr std::uint64_t kSecond = kOther + (1 << 30), kThird = kSecond + (1 << 30);
+  const std::uint64_t leaf = b.leaf_table(1, address(79));
+  b.map(1, kAlias, leaf);
+  std::uint64_t* const pdpt = b.table(b.table(1)[1] >> 12 & 0xffff'ffff);
+  pdpt[1] = leaf << 12 | kPage;
+  pdpt[2] = 502 << 12 | kPage;
+  b.table(502)[0] = 479 << 12 | kPage;
+  b.table(479)[0] = 501 << 12 | kPage;
+  Mmu::Vcpu v(b.mmu);
+  run_long(v, 1);
+  for (std::uint64_t i = 0; i < 80; ++i) REQUIRE(write_fault(v, address(i)).kind == Kind::Resume);
+  REQUIRE(read_fault(v, kThird).kind == Kind::Resume);
+  REQUIRE(read_fault(v, address(79)).kind == Kind::Resume);
+  REQUIRE(write_fault(v, kAlias).kind == Kind::Resume);
+  CHECK(v.lookup(Gva{kAlias}).rights.write());
+  CHECK(b.mmu.stats().pages_used == 64);
+  // A directory is made where the unsync page was.
+  const Counters before = b.mmu.stats();
+  REQUIRE(read_fault(v, kSecond).kind == Kind::Resume);
+  CHECK(b.mmu.stats().pages_created == before.pages_created + 1);
+  CHECK(b.mmu.stats().pages_recycled == before.pages_recycled);
+  CHECK(b.mmu.stats().pages_used == 64);
+  CHECK(test::unsound(b.mmu) == "");
+}
+
 TEST_CASE("cached previous roots do not keep their pages") {
   Bench<Mmu> b;
   REQUIRE(b.mmu.add_slot(Gfn{0}, 1024).ok());

@@ -92,6 +92,10 @@ class ExclusiveGuard : Mint<typename S::Lock> {
       state_.flush(std::exchange(flush_, FlushOwed::none()));
     }
   }
+  /// Effects: settles where pages have been zapped: they are room that nobody else need be evicted for.
+  void free_zapped() noexcept {
+    if (!debt_.empty() || !state_.dropped.empty()) settle();
+  }
   /// Effects: settles; what waits for readers is freed too, once they are through.
   void settle_for_good() noexcept {
     settle();

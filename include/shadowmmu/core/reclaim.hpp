@@ -169,9 +169,9 @@ std::uint32_t shrink_by(S& s, std::uint32_t n) noexcept {
 template <class S>
 [[nodiscard]] bool make_pages_available(S& s, ExclusiveGuard<S>& g) noexcept {
   const EvictionPlan plan = plan_of(s);
-  if (s.limit >= s.used + plan.low) return true;
-  if (!s.dropped.empty()) g.settle();
-  if (plan.when == EvictionPlan::When::DuringWalk) return true;
+  const auto low = [&]() noexcept { return s.limit < s.used + plan.low; };
+  if (low()) g.free_zapped();
+  if (!low() || plan.when == EvictionPlan::When::DuringWalk) return true;
   evict(s, g, plan.wanted(s.limit));
   return available_pages(s) != 0 || s.holders != 0;  // what is held fits; the limit is soft by a path
 }
@@ -182,7 +182,7 @@ template <class S>
 [[nodiscard]] bool room_for_page(S& s, ExclusiveGuard<S>& g) noexcept {
   const EvictionPlan plan = plan_of(s);
   if (s.used < s.limit || plan.when == EvictionPlan::When::BeforeWalk) return true;
-  if (!s.dropped.empty()) g.settle();
+  g.free_zapped();
   if (s.used >= s.limit && evict(s, g, plan.wanted(s.limit)) == 0 && s.holders != 0) {
     for (auto& v : s.vcpus) let_go(s, v);  // what a guest's own changes left of held paths fills the limit
     evict(s, g, plan.wanted(s.limit));
