@@ -20,7 +20,7 @@ struct FlushRequest {
   Scope scope = Scope::Structures;
   VcpuId vcpus = kAllVcpus;
   std::uint64_t first = 0;  ///< page number: guest virtual under shadow paging, guest physical under direct maps
-  std::uint64_t pages = 0;
+  std::uint64_t pages = 0;  ///< both 0 with Structures
 };
 
 /// A flush that somebody owes. Dropping it unread is a warning; the guard that takes it settles it before it unlocks.

@@ -341,6 +341,21 @@ TEST_CASE("SMAP: an explicit access with AC is let through, and a TLB that is be
   REQUIRE(t.refused(false));
   REQUIRE(t.fault().kind == Kind::Resume);
   CHECK_FALSE(t.refused(false));
+  // What the vCPU's own TLB holds of the page may be why; nothing else need go.
+  struct Heard : host::FlushListener {
+    explicit Heard(TestHost& h) : host(h) { host.listen(*this); }
+    ~Heard() override { host.unlisten(*this); }
+    void on_flush(const FlushRequest& r) noexcept override { all.push_back(r); }
+    TestHost& host;
+    std::vector<FlushRequest> all;
+  } heard(t.b.host);
+  REQUIRE(t.v.handle_fault(Gva{kAt}, pferr::kPresent, CpuMode{0, true}).kind == Kind::Resume);
+  REQUIRE(heard.all.size() == 1);
+  CHECK(heard.all[0].scope == FlushRequest::Scope::Range);
+  CHECK(heard.all[0].first == kAt >> kPageShift);
+  CHECK(heard.all[0].pages == 1);
+  CHECK(heard.all[0].vcpus == t.v.id());
+  t.v.invlpg(Gva{kAt + 0x1000});
   // Spurious faults with something else between: a flush, another page's fault, another CR3 load.
   for (unsigned n = 0; n < 12; ++n) {
     REQUIRE(t.v.handle_fault(Gva{kAt}, pferr::kPresent, CpuMode{0, true}).kind == Kind::Resume);

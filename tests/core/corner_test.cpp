@@ -166,6 +166,28 @@ TEST_CASE("a directory entry that became another, nobody told: the next fault fo
     }
 }
 
+TEST_CASE("a way that grants more by now, nobody told: another way to the same table grants no more than it did") {
+  constexpr std::uint64_t kOther = 0x4000'0000;
+  Bench<Plain> b;
+  REQUIRE(b.mmu.add_slot(Gfn{0}, 1024).ok());
+  b.map(1, 0, 400);
+  b.map(1, 0x1000, 401);
+  std::uint64_t* const pdpt = b.table(b.table(1)[0] >> 12);
+  pdpt[0] = pdpt[1] = pdpt[0] & ~std::uint64_t{2};
+  Plain::Vcpu v(b.mmu);
+  run_long(v, 1);
+  REQUIRE(read_fault(v, kOther + 0x1000).kind == Kind::Resume);
+  REQUIRE(read_fault(v, 0).kind == Kind::Resume);
+  pdpt[0] |= 2;
+  Kind k = Kind::Retry;
+  for (int tries = 0; tries < 4 && k == Kind::Retry; ++tries) k = write_fault(v, 0x1000).kind;
+  CHECK(k == Kind::Resume);
+  CHECK(v.lookup(Gva{0x1000}).rights.write());
+  CHECK(v.lookup(Gva{kOther + 0x1000}).present);
+  CHECK_FALSE(v.lookup(Gva{kOther + 0x1000}).rights.write());
+  CHECK(test::unsound(b.mmu) == "");
+}
+
 /// A GiB backed by one host page.
 struct HugeHost : TestHost {
   HugeHost() : TestHost(512, 4096) {}

@@ -36,6 +36,37 @@ TEST_CASE("a page of an earlier generation is never found, even while it is hash
   CHECK(host.frames_used() == 0);
 }
 
+TEST_CASE("the hash of pages grows with them: chains stay short, and each page is where it is looked for") {
+  using Hash = decltype(Mmu::State::hash);
+  Hash hash;
+  std::vector<std::unique_ptr<Mmu::State::Page>> pages;
+  std::vector<void*> frames;
+  const auto frame = [&frames] { return frames.emplace_back(std::calloc(1, kPageSize)); };
+  hash.start(frame(), frame());
+  sim::Random rng(5);
+  for (unsigned n = 0; n < 5000; ++n) {
+    auto& p = *pages.emplace_back(std::make_unique<Mmu::State::Page>());
+    p.gfn = Gfn{n % 2 == 0 ? std::uint64_t{n} << 9 : rng.next() >> 32};
+    hash.insert(p);
+    if (hash.wants_growth()) hash.grow(hash.needs_frame() ? frame() : nullptr);
+    if (n % 500 != 499) continue;
+    std::size_t steps = 0;
+    for (const auto& q : pages) {
+      std::size_t at = 1;
+      for (auto& r : hash.bucket(q->gfn)) {
+        if (&r == q.get()) break;
+        at += 1;
+      }
+      CHECK(at <= 16);
+      steps += at;
+    }
+    CHECK(steps < 2 * pages.size());
+  }
+  for (const auto& p : pages) hash.erase(*p);
+  CHECK(hash.size() == 0);
+  for (void* f : frames) std::free(f);
+}
+
 TEST_CASE("a batch that is dropped goes back to the debt and is freed by whoever settles next") {
   Bench<Mmu> b;
   REQUIRE(b.mmu.add_slot(Gfn{0}, 1024).ok());

@@ -168,6 +168,16 @@ TEST_CASE("write flooding: an upper table written again and again loses its shad
   CHECK(test::unsound(t.mmu) == "");
   REQUIRE(read_fault(*t.vcpu, kData).kind == Kind::Resume);
 }
+TEST_CASE("write flooding: a fault in between ends it, wherever it finds its way") {
+  Tables t;
+  const std::uint64_t pdpt = t.table(1)[0] >> 12 & 0xffff'ffff;
+  const std::uint64_t flooded = t.mmu.stats().pages_flooded;
+  for (unsigned i = 100; i < 110; ++i) {
+    t.mmu.guest_wrote(Gpa{(pdpt << 12) + i * 8}, 8);
+    REQUIRE(read_fault(*t.vcpu, kData).kind == Kind::Resume);  // by the directory that is remembered, it would be
+  }
+  CHECK(t.mmu.stats().pages_flooded == flooded);
+}
 TEST_CASE("an odd write means that the frame is no table any more; a byte of A and D does not") {
   Tables t;
   const std::uint64_t pages = t.mmu.audit().pages;

@@ -76,6 +76,9 @@ TEST_CASE("a request names every vCPU unless one is named") {
     CHECK(f.request(VcpuId{0}).vcpus == VcpuId{0});
     CHECK(f.request(VcpuId{3}).vcpus == VcpuId{3});
   }
+  const FlushRequest whole = FlushOwed::all().request();
+  CHECK(whole.first == 0);
+  CHECK(whole.pages == 0);
   const FlushRequest last = FlushOwed::range((std::uint64_t{1} << 52) - 1, 1).request();
   CHECK(last.first == (std::uint64_t{1} << 52) - 1);
   CHECK(last.pages == 1);

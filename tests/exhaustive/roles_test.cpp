@@ -370,4 +370,29 @@ TEST_CASE("what the last MMIO answer was good for ends with each change of regis
     CHECK(g.mmu.stats().mmio_cached == 1);
   }
 }
+
+TEST_CASE("a plain table entry: present, naming a table, nothing reserved; each mode, width, bit and pair of bits") {
+  unsigned plain_ones = 0;
+  for (const Controls& mode : {Controls{cr0::kPe | cr0::kPg, cr4::kPae, efer::kLme | efer::kLma},
+                               Controls{cr0::kPe | cr0::kPg, cr4::kPae, efer::kLme | efer::kLma | efer::kNxe},
+                               Controls{cr0::kPe | cr0::kPg, cr4::kPae, 0}, Controls{cr0::kPe | cr0::kPg, 0, 0},
+                               Controls{cr0::kPe | cr0::kPg, cr4::kPse, 0}})
+    for (const unsigned width : {32U, 36U, 40U, 52U})
+      for (const bool gib : {false, true}) {
+        const guest::Paging paging(mode, width, gib);
+        const unsigned top = paging.mode() == GuestMode::Long4 ? 4 : 2;  // four PDPTEs are registers
+        const unsigned bits = paging.mode() == GuestMode::Bits32 ? 32 : 64;
+        for (unsigned level = 2; level <= top; ++level)
+          for (unsigned a = 0; a < bits; ++a)
+            for (unsigned b = 0; b < bits; ++b)
+              for (const std::uint64_t present : {0U, 1U}) {
+                const std::uint64_t e = std::uint64_t{1} << a | std::uint64_t{1} << b | present;
+                const bool plain =
+                    (e & guest::kEntryPresent) != 0 && !paging.reserved_set(e, level) && !paging.maps_page(e, level);
+                if (paging.plain_table(e, level) != plain) FAIL(e << " at level " << level << ", width " << width);
+                plain_ones += plain ? 1U : 0U;
+              }
+      }
+  CHECK(plain_ones > 10'000);
+}
 }  // namespace

@@ -149,8 +149,14 @@ class Library:
         counter = [re.match(r"[\w.]*stats\.\w+\(&Counters::(\w+)", s.strip()) for s in (first, second)]
         if all(counter):
             return counter[0][1] != counter[1][1]
-        freed = [re.match(r"(?:core::|s\.host\.)?free\w*\((.*)\);", s.strip()) for s in (first, second)]
-        if all(freed) and not set(WORD.findall(freed[0][1])) & set(WORD.findall(freed[1][1])) - {"plain", "Memory"}:
+        if all(re.match(r"[\w.]*stats\.add\([\w&:.]+\);$", s.strip()) for s in (first, second)):
+            return True
+        freed = [re.match(r"(?:core::|s\.host\.)?free\w*\((?:Memory::plain\()?([^()]*)\)?\);", s.strip()) for s in (first, second)]
+        if all(freed) and not any(last_word(a[1]) in WORD.findall(b[1]) for a, b in (freed, freed[::-1])):
+            return True
+        # Two objects that give their memory back.
+        same = [re.match(r"([\w.]+)\.(\w+)\(free\);$", s.strip()) for s in (first, second)]
+        if all(same) and same[0][2] == same[1][2] and last_word(same[0][1]) != last_word(same[1][1]):
             return True
         step = [re.match(r"([\w.\->\[\]]+)\s*([|&+]=)", re.sub(r"^\s*(\w+) = \1 \|\| ", r"\1 |= ", s).strip())
                 for s in (first, second)]
@@ -192,9 +198,12 @@ std::uint64_t begin() { return M::template fetch_add<Order::AcqRel>(now_, 1); }
           ("a = b;", "b = a;"), ("n += n;", "n += 2;"), ("i++;", "x = i;"),
           ("v.bits = 1;", "x = r.right();"), ("right(s);", "right(s);"), ("outer(x);", "y = x;"),
           ("fill(x);", "y = x[0];"), ("twin(s);", "y = s.left;"), ("plain(e.cell, 0);", "d.period = s.grace.begin();"),
-          ("v.flag = 1;", "const ExclusiveGuard<S> g(s);"), ("free(d->x);", "free(d);")]
+          ("v.flag = 1;", "const ExclusiveGuard<S> g(s);"), ("free(d->x);", "free(d);"),
+          ("s.pool.drain(free);", "t.pool.drain(free);"), ("a.lock();", "b.lock();")]
     yes = [("v.id = 1;", "high(s, 2);"), ("a.x = 1;", "a.y = 2;"), ("i = 4;", "low(s);"), ("e |= f;", "e |= g;"), ("no = no || f;", "no = no || g;"),
            ("s.stats.add(&Counters::a);", "s.stats.add(&Counters::b);"), ("free(a);", "free(b);"),
+           ("free(Memory::plain(t[i].heads));", "free(t[i].track);"), ("pages.drain(free);", "s.hash.drain(free);"),
+           ("s.stats.add(&Counters::a);", "s.stats.add(r.counter);"),
            ("v.bits = 1;", "x = y.left;"), ("a.x = r.right();", "a.y = r.right();")]
     for pair in no:
         assert not lib.commute(*pair), pair

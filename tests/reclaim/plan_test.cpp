@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
+#include <algorithm>
 #include <cstdlib>
 #include <string>
 #include <vector>
@@ -16,11 +17,15 @@ struct Told : reclaim::Fifo {
   static inline std::vector<std::string> log;
   struct PageState : reclaim::Fifo::PageState {
     Level level{1};
+    bool direct = false;
   };
+  static inline std::vector<std::uint64_t> identities;
   static constexpr Hook kHooks = Hook::Link | Hook::Unlink | Hook::Entry | Hook::RootLoad | Hook::Strand | Hook::Orphan;
-  static std::string name(PageState& p) { return std::to_string(p.level.value()); }
+  static std::string name(PageState& p) { return (p.direct ? "direct " : "") + std::to_string(p.level.value()); }
   void on_create(PageState& p, PageFacts f) noexcept {
     p.level = f.level;
+    p.direct = f.direct;
+    identities.push_back(f.identity);
     log.push_back("create " + name(p));
     Fifo::on_create(p, f);
   }
@@ -83,6 +88,30 @@ TEST_CASE("what a policy is told of one fault, of a shared table, and of a table
   b.mmu.guest_wrote(Gpa{1 << 12}, 8);
   CHECK(Told::log == Log{"frees 4", "orphan 3", "unlink 43"});
   CHECK(test::unsound(b.mmu) == "");
+}
+
+TEST_CASE(
+    "what a policy is told of a page: its level, whether it shadows no table, and who it is when it comes again") {
+  using Mmu = ShadowMmu<arch::X86_64, lock::None, Told, TestHost>;
+  Bench<Mmu> b;
+  REQUIRE(b.mmu.add_slot(Gfn{0}, 1024).ok());
+  b.map(1, address(0), 400);
+  typename Mmu::Vcpu v(b.mmu);
+  Told::log.clear();
+  REQUIRE(v.enter() == EnterOutcome::Enter);  // without paging
+  CHECK(std::ranges::count(Told::log, "create direct 2") == 4);
+  CHECK(std::ranges::count(Told::log, "create 2") == 0);
+  run_long(v, 1);
+  Told::identities.clear();
+  REQUIRE(write_fault(v, address(0)).kind == Kind::Resume);
+  const auto first = std::exchange(Told::identities, {});
+  REQUIRE(first.size() == 3);
+  CHECK((first[0] != first[1] && first[1] != first[2] && first[2] != first[0]));
+  CHECK(b.mmu.shrink(100) != 0);
+  REQUIRE(v.enter() == EnterOutcome::Enter);
+  Told::identities.clear();
+  REQUIRE(write_fault(v, address(0)).kind == Kind::Resume);
+  CHECK(Told::identities == first);
 }
 
 TEST_CASE("every policy: obsolete pages go before its victims, and none is stranded") {
@@ -169,6 +198,28 @@ TEST_CASE("plans: ahead of the fault is ahead of a root, too: loads of CR3 alone
     CHECK(b.mmu.stats().pages_used <= 64);
   }
   CHECK(b.mmu.stats().pages_recycled > 0);
+  CHECK(test::unsound(b.mmu) == "");
+}
+
+TEST_CASE("plans: ahead of the fault, what a vCPU leaves behind is room before anything is evicted") {
+  using Mmu = ShadowMmu<arch::X86_64, lock::None, reclaim::KvmFifo<>, TestHost>;
+  Bench<Mmu> b;
+  const SlotId first = b.mmu.add_slot(Gfn{0}, 64).value();
+  REQUIRE(b.mmu.add_slot(Gfn{64}, 960).ok());
+  b.next = 101;
+  for (std::uint64_t i = 0; i < 200; ++i) b.map(100, address(i), 500 + i);
+  typename Mmu::Vcpu one(b.mmu, VcpuId{0}), two(b.mmu, VcpuId{1});
+  constexpr std::uint32_t kLimit = 150;
+  b.mmu.set_limit(kLimit);
+  run_long(one, 10);
+  run_long(two, 100);
+  REQUIRE(b.mmu.zap_slot(first).ok());  // the root that `one` is on counts until `one` has left it
+  for (std::uint64_t i = 0; b.mmu.stats().pages_used < kLimit - 4; ++i)
+    REQUIRE(write_fault(two, address(i)).kind == Kind::Resume);
+  REQUIRE(b.mmu.stats().pages_recycled == 0);
+  REQUIRE(one.enter() == EnterOutcome::Enter);
+  CHECK(b.mmu.stats().pages_recycled == 0);
+  CHECK(b.mmu.stats().pages_used == kLimit - 4);
   CHECK(test::unsound(b.mmu) == "");
 }
 

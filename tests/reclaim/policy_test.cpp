@@ -233,7 +233,8 @@ TEST_CASE("GreedyDual: the fewest entries first, aged; a set A bit is worth them
   b.fill(small, 2);
   CHECK(b.choose() == &small);
   CHECK_FALSE(large.accessed);
-  for (int i = 0; i < 1200; ++i) {  // the level rises by one with two of them
+  for (int i = 0; i < 1200; ++i) {     // the level rises by one with two of them
+    if (i == 100) b.fill(large, 401);  // an entry more leaves a page where it is
     auto& passing = b.add();
     b.fill(passing, 1);
     auto* p = b.choose();

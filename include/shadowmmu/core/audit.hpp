@@ -208,6 +208,7 @@ class Audit {
     expect(
         !p.role.direct() || (c.role.direct() && c.role.clean() == p.role.clean() && c.role.access() == p.role.access()),
         "a direct page's child has another key", p.index);
+    expect(!c.role.clean() || !c.role.access().write(), "what is keyed as clean is keyed as writable, too", c.index);
     if constexpr (Arch::kGuests.indirect())
       if (!p.role.direct() && c.role.direct() && !s_.obsolete_page(p)) check_large(p, i, c);
     unsigned seen = 0;

@@ -201,8 +201,8 @@ std::uint64_t take_log_word(SlotOf<S>& slot, std::uint64_t i, std::uint64_t* wor
 
 /// Which words of which slot's log, and what to do with them.
 struct LogRequest {
-  SlotId slot{};
-  std::uint64_t first = 0, count = 0;
+  SlotId slot;
+  std::uint64_t first, count;
   std::uint64_t mask = ~std::uint64_t{0};
   bool rearm = false;
   std::uint64_t* out = nullptr;  ///< `count` words, or none

@@ -57,12 +57,11 @@ void note_making(S& s, typename S::Vcpu& v, std::uint64_t address) noexcept {
   h.next = static_cast<std::uint8_t>((h.next + 1U) % h.kAddresses);
 }
 
-/// Effects: where v is holding, p stays until v lets go. Requires: p is on the path of an address that was noted.
-/// Complexity: O(pages held); O(1) where v is not holding.
+/// Effects: p stays until v lets go. Requires: v is holding; p is on the path of an address that was noted.
+/// Complexity: O(pages held).
 template <class S>
 void hold(S& s, typename S::Vcpu& v, typename S::Page& p) noexcept {
   auto& h = v.holding;
-  if (!h.on) return;
   for (unsigned i = 0; i < h.count; ++i)
     if (s.strong(h.page[i]) == &p) return;
   // A full list holds pages that the guest has replaced by others meanwhile.

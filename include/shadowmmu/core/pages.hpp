@@ -124,7 +124,7 @@ template <class S>
   for (unsigned cost = 0;;) {
     typename S::Page* found = nullptr;
     for (auto& p : s.hash.bucket(gfn))
-      if (p.gfn == gfn && !p.role.direct() && p.unsync) found = &p;
+      if (p.gfn == gfn && p.unsync) found = &p;
     if (found == nullptr) return true;
     if (cost >= kUnsyncZapped) return false;
     cost += zap_cost<S>(*found);
@@ -205,7 +205,7 @@ template <class S>
   if ((child.unsync || child.unsync_children != 0) && !mark_unsync_child(s, parent, i, marks)) return false;
   if (S::Parents::crowded(s.cells, child.parents, EntryHandle(parent.index, i), kMostParents)) {
     s.stats.add(&Counters::parents_dropped);
-    drop_parents(s, g, child);
+    g.owe(drop_parents(s, Entries<S>(g.held()), child));
   }
   SideAccess<S>::set_child(parent, i, child.index);
   tell_of_link(s, parent, child, true);

@@ -71,15 +71,15 @@ FlushOwed zap_entry(S& s, Entries<S> h, typename S::Page& p, unsigned i) noexcep
   return is_leaf<S>(p, e) ? drop_leaf(s, h, p, i) : unlink_child(s, h, p, i);
 }
 
-/// Effects: no entry points at `child` any more. Flush: by the guard. Complexity: O(parents).
+/// Effects: no entry points at `child` any more. Flush: owed by the caller. Complexity: O(parents).
 template <class S>
-void drop_parents(S& s, ExclusiveGuard<S>& g, typename S::Page& child) noexcept {
-  const bool unseen = child.generation != s.generation && s.obsolete_unseen();
+FlushOwed drop_parents(S& s, Entries<S> h, typename S::Page& child) noexcept {
+  FlushOwed owed;
   while (!S::Parents::empty(child.parents)) {
     const EntryHandle e = S::Parents::any(s.cells, child.parents);
-    const FlushOwed owed = unlink_child(s, g.held(), s.page(e.page()), e.entry());
-    if (!unseen) g.owe(owed);
+    owed |= unlink_child(s, h, s.page(e.page()), e.entry());
   }
+  return owed;
 }
 
 template <class S>
@@ -126,7 +126,7 @@ bool prepare_zap(S& s, ExclusiveGuard<S>& g, typename S::Page& p) noexcept {
   FlushOwed owed = FlushOwed::all();
   for (unsigned i = 0; i < kEntriesPerTable && p.live != 0; ++i)
     if (entry<S>(p, i) != 0) owed |= zap_entry(s, h, p, i);
-  drop_parents(s, g, p);
+  owed |= drop_parents(s, h, p);
   const bool unseen = obsolete && s.obsolete_unseen();
   if (!unseen) g.owe(owed);
   s.hash.erase(p);
@@ -140,7 +140,6 @@ bool prepare_zap(S& s, ExclusiveGuard<S>& g, typename S::Page& p) noexcept {
   }
   s.stats.add(&Counters::pages_zapped);
   if (p.roots != 0) {
-    s.epoch += 1;
     p.life = PageLife::Invalid;
     s.invalid.push_back(p);
     // Readers that still find it find no entry. A change of generation has asked for the reload already.
