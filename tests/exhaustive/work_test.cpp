@@ -1,96 +1,31 @@
 // SPDX-License-Identifier: BSL-1.0
 #include <cstdlib>
-#include <fstream>
-#include <sstream>
 #include <vector>
 
 #include "core/world.hpp"
+#include "exhaustive/work_readers_rows.hpp"
 #include "exhaustive/work_rows.hpp"
-#include "support/counting_memory.hpp"
+#include "support/ledger.hpp"
 
 /// What each operation costs, counted rather than timed: accesses of shared cells and guest entries, holds of a lock,
 /// and what is asked of the Host. A change that only makes the library slower (a path that is remembered but never
 /// used, a flush too many, a walk that begins at the root) breaks no rule; here it is seen. A change that means to
 /// change a figure writes all of them anew and says why:
 ///
-///     SHADOWMMU_WORK_ROWS=tests/exhaustive/work_rows.hpp build/gcc/tests/test_exhaustive -tc='work:*'
+///     SHADOWMMU_WORK_ROWS=tests/exhaustive build/gcc/tests/test_exhaustive -tc='work:*'
 namespace {
 using namespace shadowmmu;
 using namespace shadowmmu::test;
-using Mmu = ShadowMmu<arch::X86_64, WorkLock, test::AnyPolicy, TestHost>;
-
-/// A Host that counts what it is asked for.
-class CountingHost : public TestHost {
- public:
-  using TestHost::TestHost;
-  Result<Hpa> alloc_frame(FrameKind k) noexcept override {
-    frames_taken += 1;
-    return TestHost::alloc_frame(k);
-  }
-  void free_frame(Hpa p) noexcept override {
-    frames_given += 1;
-    TestHost::free_frame(p);
-  }
-  void flush(const FlushRequest& r) noexcept override {
-    (r.scope == FlushRequest::Scope::Range ? pages_flushed : whole_flushes) +=
-        r.scope == FlushRequest::Scope::Range ? r.pages : 1;
-    TestHost::flush(r);
-  }
-  void* guest_page(Gfn g) noexcept override {
-    guest_pages_asked += 1;
-    return TestHost::guest_page(g);
-  }
-  Backing backing(Gfn g, bool write) noexcept override {
-    backings += 1;
-    return TestHost::backing(g, write);
-  }
-  std::uint64_t frames_taken = 0, frames_given = 0, whole_flushes = 0, pages_flushed = 0, guest_pages_asked = 0,
-                backings = 0;
-};
-
-/// The rows that were met, in order: compared with kWorkRows, or written down in their place.
-class Ledger {
- public:
-  void add(const char* operation, const Work& w) {
-    rows_ << "    {\"" << operation << "\",\n     {" << w.accesses << ", " << w.holds << ", " << w.guest_pages << ", "
-          << w.backings << ", " << w.frames_taken << ", " << w.frames_given << ", " << w.whole_flushes << ", "
-          << w.pages_flushed << ", " << w.kicks << "}},\n";
-    if (recording() != nullptr) return;
-    REQUIRE_MESSAGE(seen_ < std::size(kWorkRows), "no row for " << operation);
-    const WorkRow& r = kWorkRows[seen_++];
-    INFO(std::string(operation));
-    REQUIRE(std::string(r.operation) == operation);
-    CHECK_MESSAGE(w.accesses == r.work.accesses, "accesses of shared cells and guest entries");
-    CHECK_MESSAGE(w.holds == r.work.holds, "holds of a lock");
-    CHECK_MESSAGE(w.guest_pages == r.work.guest_pages, "times that guest memory was looked up");
-    CHECK_MESSAGE(w.backings == r.work.backings, "times that the Host was asked for backing");
-    CHECK_MESSAGE(w.frames_taken == r.work.frames_taken, "frames taken");
-    CHECK_MESSAGE(w.frames_given == r.work.frames_given, "frames given back");
-    CHECK_MESSAGE(w.whole_flushes == r.work.whole_flushes, "flushes of everything");
-    CHECK_MESSAGE(w.pages_flushed == r.work.pages_flushed, "pages flushed by ranges");
-    CHECK_MESSAGE(w.kicks == r.work.kicks, "kicks");
-  }
-  void finish() {
-    if (const char* file = recording()) {
-      std::ofstream out(file);
-      out << kWorkRowsHead << rows_.str() << "};\n\n}  // namespace shadowmmu::test\n";
-      REQUIRE(out.good());
-      return;
-    }
-    CHECK(seen_ == std::size(kWorkRows));
-  }
-
- private:
-  static const char* recording() { return std::getenv("SHADOWMMU_WORK_ROWS"); }
-  std::ostringstream rows_;
-  std::size_t seen_ = 0;
-};
 
 /// One guest: data pages 256 and up; 16 leaf tables of 16 pages each at kData, dense in the first 8 of each.
-struct Machine : Bench<Mmu, CountingHost> {
+template <class M>
+struct Machine : Bench<M, CountingHost> {
+  using Mmu = M;
+  using Base = Bench<M, CountingHost>;
+  using Base::host, Base::mmu, Base::map, Base::leaf_table, Base::table;
   static constexpr std::uint64_t kData = 0x4000'0000, kAlias = 0x7f00'0000'0000, kDevice = 0x5000'0000'0000,
                                  kLarge = std::uint64_t{1} << 39;
-  explicit Machine(Ledger& l, Mmu::Caps caps = {}, bool large = false) : Bench(caps), ledger(l) {
+  explicit Machine(Ledger& l, typename M::Caps caps = {}, bool large = false) : Base(caps), ledger(l) {
     if (large) host.use_large_pages(7);
     slot = mmu.add_slot(Gfn{0}, 1024).value();
     for (std::uint64_t n = 0; n < 16; ++n)
@@ -110,7 +45,7 @@ struct Machine : Bench<Mmu, CountingHost> {
     auto* leaf = reinterpret_cast<std::uint32_t*>(table(242));
     for (std::uint32_t i = 0; i < 64; ++i) leaf[i] = (500 + i) << 12 | 0x67;
     for (std::uint32_t n = 0; n < 2; ++n) {
-      v.push_back(std::make_unique<Mmu::Vcpu>(mmu, VcpuId{n}));
+      v.push_back(std::make_unique<typename M::Vcpu>(mmu, VcpuId{n}));
       run_long(*v[n], 1);
     }
   }
@@ -156,67 +91,69 @@ struct Machine : Bench<Mmu, CountingHost> {
   }
   Ledger& ledger;
   SlotId slot{};
-  std::vector<std::unique_ptr<Mmu::Vcpu>> v;
+  std::vector<std::unique_ptr<typename M::Vcpu>> v;
 };
 
+template <class M>
 void faults(Ledger& l) {
-  Machine m(l);
-  m.counts("the first fault of an address space", [&] { m.read(Machine::at(0, 8)); });
-  m.counts("a fault beside it", [&] { m.read(Machine::at(0, 9)); });
-  m.counts("a fault whose leaf table is to be made", [&] { m.read(Machine::at(1, 8)); });
-  m.counts("the same, by a write", [&] { m.write(Machine::at(2, 8)); });
-  m.counts("a fault in another leaf table that is there", [&] { m.read(Machine::at(0, 10)); });
-  m.counts("a spurious fault", [&] { m.read(Machine::at(0, 10)); });
-  m.counts("a spurious write", [&] { m.write(Machine::at(2, 8)); });
-  m.counts("a fault that brings its neighbours", [&] { m.read(Machine::at(0, 3)); });
-  m.counts("a neighbour's own fault", [&] { m.read(Machine::at(0, 4)); });
-  m.counts("the first write to a page that was read", [&] { m.write(Machine::at(0, 9), 0, Kind::Resume, true); });
-  m.table(m.leaf_table(1, Machine::at(3, 0)))[64] = (256 + 3 * 16 + 8) << 12 | 0x07;  // A and D clear
-  m.counts("a read where A is clear", [&] { m.read(Machine::at(3, 8)); });
-  m.counts("a write where D is clear", [&] { m.write(Machine::at(3, 8)); });
+  Machine<M> m(l);
+  m.counts("the first fault of an address space", [&] { m.read(Machine<M>::at(0, 8)); });
+  m.counts("a fault beside it", [&] { m.read(Machine<M>::at(0, 9)); });
+  m.counts("a fault whose leaf table is to be made", [&] { m.read(Machine<M>::at(1, 8)); });
+  m.counts("the same, by a write", [&] { m.write(Machine<M>::at(2, 8)); });
+  m.counts("a fault in another leaf table that is there", [&] { m.read(Machine<M>::at(0, 10)); });
+  m.counts("a spurious fault", [&] { m.read(Machine<M>::at(0, 10)); });
+  m.counts("a spurious write", [&] { m.write(Machine<M>::at(2, 8)); });
+  m.counts("a fault that brings its neighbours", [&] { m.read(Machine<M>::at(0, 3)); });
+  m.counts("a neighbour's own fault", [&] { m.read(Machine<M>::at(0, 4)); });
+  m.counts("the first write to a page that was read", [&] { m.write(Machine<M>::at(0, 9), 0, Kind::Resume, true); });
+  m.table(m.leaf_table(1, Machine<M>::at(3, 0)))[64] = (256 + 3 * 16 + 8) << 12 | 0x07;  // A and D clear
+  m.counts("a read where A is clear", [&] { m.read(Machine<M>::at(3, 8)); });
+  m.counts("a write where D is clear", [&] { m.write(Machine<M>::at(3, 8)); });
   m.counts("a fault that is the guest's", [&] { m.read(0x6000'0000'0000, 0, Kind::InjectPageFault); });
-  m.counts("another vCPU's fault on a page that is there", [&] { m.read(Machine::at(0, 9), 1); });
-  m.counts("another vCPU's fault in a table that is there", [&] { m.read(Machine::at(0, 12), 1); });
+  m.counts("another vCPU's fault on a page that is there", [&] { m.read(Machine<M>::at(0, 9), 1); });
+  m.counts("another vCPU's fault in a table that is there", [&] { m.read(Machine<M>::at(0, 12), 1); });
   m.counts("a fault while an invalidation is in progress", [&] {
     m.mmu.invalidate_begin(Gfn{256}, 1);
-    m.read(Machine::at(0, 0), 0, Kind::Retry);
+    m.read(Machine<M>::at(0, 0), 0, Kind::Retry);
     m.mmu.invalidate_end();
   });
-  m.counts("a fault where there is no memory", [&] { m.read(Machine::kDevice, 0, Kind::Mmio); });
-  m.counts("the same again", [&] { m.read(Machine::kDevice, 0, Kind::Mmio); });
-  m.counts("the same by another vCPU", [&] { m.read(Machine::kDevice, 1, Kind::Mmio); });
-  m.counts("the page beside it", [&] { m.read(Machine::kDevice + 0x1000, 0, Kind::Mmio); });
-  m.counts("an MMIO entry that is met again", [&] { m.read(Machine::kDevice, 0, Kind::Mmio); });
+  m.counts("a fault where there is no memory", [&] { m.read(Machine<M>::kDevice, 0, Kind::Mmio); });
+  m.counts("the same again", [&] { m.read(Machine<M>::kDevice, 0, Kind::Mmio); });
+  m.counts("the same by another vCPU", [&] { m.read(Machine<M>::kDevice, 1, Kind::Mmio); });
+  m.counts("the page beside it", [&] { m.read(Machine<M>::kDevice + 0x1000, 0, Kind::Mmio); });
+  m.counts("an MMIO entry that is met again", [&] { m.read(Machine<M>::kDevice, 0, Kind::Mmio); });
   m.counts("MMIO entries made invalid", [&] { m.mmu.invalidate_mmio(); });
-  m.counts("a stale MMIO entry", [&] { m.read(Machine::kDevice, 0, Kind::Mmio); });
+  m.counts("a stale MMIO entry", [&] { m.read(Machine<M>::kDevice, 0, Kind::Mmio); });
   m.counts("a translation for the emulator", [&] {
-    REQUIRE(m.v[0]->translate(Gva{Machine::at(5, 5)}, {false, false, true}, {3, false}).ok());
+    REQUIRE(m.v[0]->translate(Gva{Machine<M>::at(5, 5)}, {false, false, true}, {3, false}).ok());
   });
-  m.counts("a look at the shadow tables", [&] { REQUIRE(m.v[0]->lookup(Gva{Machine::at(0, 9)}).present); });
+  m.counts("a look at the shadow tables", [&] { REQUIRE(m.v[0]->lookup(Gva{Machine<M>::at(0, 9)}).present); });
   m.host.set_read_only(Gfn{256 + 5 * 16}, true);
-  m.counts("a write to what the Host holds read-only", [&] { m.write(Machine::at(5, 0), 0, Kind::Mmio); });
+  m.counts("a write to what the Host holds read-only", [&] { m.write(Machine<M>::at(5, 0), 0, Kind::Mmio); });
   m.counts("the vCPUs end", [&] { m.v.clear(); });
   m.counts("the VM ends", [&] { m.mmu.release(); });
 }
 
+template <class M>
 void tables(Ledger& l) {
-  Machine m(l);
+  Machine<M> m(l);
   m.fill();
-  const std::uint64_t leaf = m.leaf_table(1, Machine::at(0, 0)), upper = leaf - 1;
-  m.counts("a write to a leaf table: it goes unsync", [&] { m.write(Machine::kAlias); });
-  m.counts("a write to it by the other vCPU", [&] { m.write(Machine::kAlias, 1); });
+  const std::uint64_t leaf = m.leaf_table(1, Machine<M>::at(0, 0)), upper = leaf - 1;
+  m.counts("a write to a leaf table: it goes unsync", [&] { m.write(Machine<M>::kAlias); });
+  m.counts("a write to it by the other vCPU", [&] { m.write(Machine<M>::kAlias, 1); });
   m.table(leaf)[3] = 300 << 12 | kPage;
-  m.counts("INVLPG of an entry that changed", [&] { m.v[0]->invlpg(Gva{Machine::at(0, 3)}); });
-  m.counts("the fault after INVLPG", [&] { m.read(Machine::at(0, 3)); });
-  m.counts("INVLPG of an entry that did not change", [&] { m.v[0]->invlpg(Gva{Machine::at(0, 8)}); });
+  m.counts("INVLPG of an entry that changed", [&] { m.v[0]->invlpg(Gva{Machine<M>::at(0, 3)}); });
+  m.counts("the fault after INVLPG", [&] { m.read(Machine<M>::at(0, 3)); });
+  m.counts("INVLPG of an entry that did not change", [&] { m.v[0]->invlpg(Gva{Machine<M>::at(0, 8)}); });
   m.counts("INVLPG where nothing is mapped", [&] { m.v[0]->invlpg(Gva{0x6000'0000'0000}); });
   m.table(leaf)[4] = 301 << 12 | kPage;
   m.counts("a CR3 load that syncs one table", [&] { m.load(1); });
   m.counts("a CR3 load with nothing to sync", [&] { m.load(1); });
-  for (std::uint64_t n = 0; n < 8; ++n) m.write(Machine::kAlias + (n << 12));
+  for (std::uint64_t n = 0; n < 8; ++n) m.write(Machine<M>::kAlias + (n << 12));
   m.table(leaf)[5] = 301 << 12 | 0x61;
   m.counts("a CR3 load that syncs eight", [&] { m.load(1); });
-  m.counts("a write to a directory", [&] { m.write(Machine::kAlias + (20 << 12), 0, Kind::Emulate); });
+  m.counts("a write to a directory", [&] { m.write(Machine<M>::kAlias + (20 << 12), 0, Kind::Emulate); });
   m.counts("the emulator's write of a leaf table's entry", [&] {
     m.table(leaf)[6] = 302 << 12 | kPage;
     m.mmu.guest_wrote(Gpa{(leaf << 12) + 48}, 8);
@@ -229,11 +166,11 @@ void tables(Ledger& l) {
   m.counts("another, and the directory floods", [&] {
     for (unsigned i = 2; i < 6; ++i) m.mmu.guest_wrote(Gpa{(upper << 12) + i * 8}, 8);
   });
-  m.counts("the fault after the flood", [&] { m.read(Machine::at(7, 9)); });
+  m.counts("the fault after the flood", [&] { m.read(Machine<M>::at(7, 9)); });
   m.counts("a device's write over two pages of data", [&] { m.mmu.guest_wrote(Gpa{(600 << 12) + 8}, 8000); });
   m.counts("a device's write over all memory", [&] { m.mmu.guest_wrote(Gpa{0}, 1024 << 12); });
   m.counts("the guest flushes all", [&] { m.v[0]->flush(); });
-  const FaultOutcome o = write_fault(*m.v[0], Machine::kAlias + (20 << 12));
+  const FaultOutcome o = write_fault(*m.v[0], Machine<M>::kAlias + (20 << 12));
   REQUIRE(o.kind == Kind::Emulate);
   m.counts("a write window opened and closed", [&] {
     REQUIRE(m.v[0]->begin_write_window(o).ok());
@@ -242,21 +179,22 @@ void tables(Ledger& l) {
   });
 }
 
+template <class M>
 void roots(Ledger& l) {
-  Machine m(l, {.pcid = true});
-  m.read(Machine::at(0, 8));
+  Machine<M> m(l, {.pcid = true});
+  m.read(Machine<M>::at(0, 8));
   m.counts("a CR3 load of a new root", [&] { m.load(200); });
   m.counts("a CR3 load of a root that is remembered", [&] { m.load(1); });
   for (std::uint64_t r = 0; r < 16; ++r) m.load(200 + r);
   m.counts("a CR3 load of a root that is there", [&] { m.load(1); });
   m.counts("the other vCPU loads it", [&] { m.load(205, 1); });
   m.counts("a CR3 load of a root without memory", [&] { m.load(4000); });
-  m.counts("a fault below it", [&] { m.read(Machine::at(0, 8), 0, Kind::InjectPageFault); });
+  m.counts("a fault below it", [&] { m.read(Machine<M>::at(0, 8), 0, Kind::InjectPageFault); });
   m.load(1);
   Controls c = kLongMode;
   c.cr0 &= ~cr0::kWp;
   m.counts("CR0.WP goes", [&] { m.control(c); });
-  m.counts("the fault after CR0.WP went", [&] { m.read(Machine::at(0, 8)); });
+  m.counts("the fault after CR0.WP went", [&] { m.read(Machine<M>::at(0, 8)); });
   m.counts("CR0.WP comes", [&] { m.control(kLongMode); });
   c = kLongMode;
   c.cr4 |= cr4::kSmep;
@@ -290,18 +228,19 @@ void roots(Ledger& l) {
   m.counts("a fault beside it that is there for the asking", [&] { m.write(0x42'0000); });
 }
 
+template <class M>
 void ranges(Ledger& l) {
-  Machine m(l);
+  Machine<M> m(l);
   m.fill();
   m.load(200, 1);
-  m.read(Machine::at(4, 4), 1);
+  m.read(Machine<M>::at(4, 4), 1);
   m.counts("a page's use asked for", [&] { REQUIRE(m.mmu.test_young(Gfn{300}, 1)); });
   m.counts("a page aged", [&] { REQUIRE(m.mmu.clear_young(Gfn{300}, 1)); });
   m.counts("all pages aged", [&] { REQUIRE(m.mmu.clear_young(Gfn{0}, 1024)); });
   m.counts("a page taken back", [&] { m.mmu.unmap(Gfn{300}); });
   m.counts("a page taken back that nobody maps", [&] { m.mmu.unmap(Gfn{300}); });
   m.counts("64 pages taken back", [&] { m.mmu.unmap(Gfn{320}, 64); });
-  m.counts("a guest table's frame taken back", [&] { m.mmu.unmap(Gfn{m.leaf_table(1, Machine::at(9, 0))}); });
+  m.counts("a guest table's frame taken back", [&] { m.mmu.unmap(Gfn{m.leaf_table(1, Machine<M>::at(9, 0))}); });
   m.counts("all taken back", [&] { m.mmu.unmap(Gfn{0}, 1024); });
   m.fill();
   m.counts("a slot zapped", [&] { REQUIRE(m.mmu.zap_slot(m.slot).ok()); });
@@ -320,51 +259,53 @@ void ranges(Ledger& l) {
   m.fill();
   m.counts("everything obsolete", [&] { m.mmu.obsolete_all(); });
   m.counts("five obsolete pages freed", [&] { REQUIRE(m.mmu.reclaim_obsolete(5) == 5); });
-  m.counts("a fault beside obsolete pages", [&] { m.read(Machine::at(3, 9)); });
+  m.counts("a fault beside obsolete pages", [&] { m.read(Machine<M>::at(3, 9)); });
   m.counts("the others freed", [&] { REQUIRE(m.mmu.reclaim_obsolete(1000) > 5); });
   m.fill();
   m.counts("four pages evicted", [&] { REQUIRE(m.mmu.shrink(4) == 4); });
   m.counts("a limit set", [&] { m.mmu.set_limit(1); });
   m.counts("a round of all pages within the limit", [&] {
-    for (std::uint64_t t = 0; t < 16; ++t) m.write(Machine::at(t, 8));
+    for (std::uint64_t t = 0; t < 16; ++t) m.write(Machine<M>::at(t, 8));
   });
 }
 
+template <class M>
 void logs(Ledger& l, DirtyMethod method, bool large) {
-  Machine m(l, {}, large);
+  Machine<M> m(l, {}, large);
   if (large) {
     m.map_large();
-    m.write(Machine::kLarge);
-    REQUIRE(m.v[0]->lookup(Gva{Machine::kLarge}).level == Level{2});
+    m.write(Machine<M>::kLarge);
+    REQUIRE(m.v[0]->lookup(Gva{Machine<M>::kLarge}).level == Level{2});
   }
   m.fill();
-  std::vector<std::uint64_t> words(Mmu::dirty_log_words(1024));
+  std::vector<std::uint64_t> words(M::dirty_log_words(1024));
   const std::string how =
       std::string(large ? ", large pages" : "") + (method == DirtyMethod::DirtyBit ? ", by D bits" : "");
   const auto counts = [&](const char* what, auto&& f) { m.counts((what + how).c_str(), f); };
   counts("a log started", [&] { REQUIRE(m.mmu.start_dirty_log(m.slot, method).ok()); });
-  counts("a write that is logged", [&] { m.write(Machine::at(4, 9), 0, Kind::Resume, true); });
-  if (large) counts("a write that splits", [&] { m.write(Machine::kLarge + 0x5000, 0, Kind::Resume, true); });
-  counts("a write that is logged by the other vCPU", [&] { m.write(Machine::at(5, 9), 1); });
+  counts("a write that is logged", [&] { m.write(Machine<M>::at(4, 9), 0, Kind::Resume, true); });
+  if (large) counts("a write that splits", [&] { m.write(Machine<M>::kLarge + 0x5000, 0, Kind::Resume, true); });
+  counts("a write that is logged by the other vCPU", [&] { m.write(Machine<M>::at(5, 9), 1); });
   counts("a log fetched", [&] { REQUIRE(m.mmu.fetch_dirty_log(m.slot, 0, words.size(), words.data()).ok()); });
-  m.write(Machine::at(4, 9), 0, Kind::Resume, true);
-  Mmu::Reader reader(m.mmu);
+  m.write(Machine<M>::at(4, 9), 0, Kind::Resume, true);
+  typename M::Reader reader(m.mmu);
   counts("a log read by a reader", [&] { REQUIRE(reader.read_dirty_log(m.slot, 0, words.size(), words.data()).ok()); });
   counts("a word of it cleared", [&] { REQUIRE(reader.clear_dirty_log(m.slot, 5, ~std::uint64_t{0}).ok()); });
-  m.write(Machine::at(6, 9), 0, Kind::Resume, true);
+  m.write(Machine<M>::at(6, 9), 0, Kind::Resume, true);
   counts("a log fetched by a reader",
          [&] { REQUIRE(reader.fetch_dirty_log(m.slot, 0, words.size(), words.data()).ok()); });
   const std::uint64_t logged[] = {300 << 12, 301 << 12, 302 << 12};
   counts("three addresses that hardware logged", [&] { m.mmu.drain_dirty_buffer(logged, 3); });
   counts("what is large split", [&] { REQUIRE(m.mmu.split_large_pages(m.slot).ok()); });
   counts("a log stopped", [&] { REQUIRE(m.mmu.stop_dirty_log(m.slot).ok()); });
-  counts("a write after it", [&] { m.write(large ? Machine::kLarge + 0x6000 : Machine::at(7, 9)); });
+  counts("a write after it", [&] { m.write(large ? Machine<M>::kLarge + 0x6000 : Machine<M>::at(7, 9)); });
 }
 
+template <class M>
 void large(Ledger& l) {
-  Machine m(l, {.nx_huge = true}, true);
+  Machine<M> m(l, {.nx_huge = true}, true);
   m.map_large();
-  constexpr std::uint64_t a = Machine::kLarge;
+  constexpr std::uint64_t a = Machine<M>::kLarge;
   m.counts("a large page", [&] { m.read(a); });
   REQUIRE(m.v[0]->lookup(Gva{a}).level == Level{2});
   m.counts("a write in a large page", [&] { m.write(a + 0x5000); });
@@ -378,59 +319,154 @@ void large(Ledger& l) {
   m.counts("the fault after a large page went", [&] { m.read(a + 0x20'3000); });
 }
 
-/// A small system's hour: two address spaces, pages that come and go, at the limit, under each policy.
-void mixed(Ledger& l) {
-  each_policy([&] {
-    const std::string name = std::getenv("SHADOWMMU_TEST_POLICY");
-    Machine m(l);
-    m.mmu.set_limit(1);
-    sim::Random rng(11);
-    m.counts(("3,000 steps at the least limit under " + name).c_str(), [&] {
-      for (unsigned step = 0; step < 3000; ++step) {
-        const std::uint64_t r = rng.next();
-        const auto n = static_cast<unsigned>(r >> 8 & 1);
-        const std::uint64_t a = Machine::at(r >> 16 & 15, r >> 20 & 15);
-        switch (r % 16) {
-          case 0:
-            m.load((r >> 30 & 1) != 0 ? 1 : 200 + (r >> 24 & 15), n);
-            break;
-          case 1:
-            m.mmu.unmap(Gfn{256 + (r >> 16 & 255)});
-            break;
-          case 2:
-            m.v[n]->invlpg(Gva{a});
-            break;
-          case 3: {
-            REQUIRE(m.v[n]->enter() == EnterOutcome::Enter);
-            const std::uint64_t alias = Machine::kAlias + (r >> 16 & 15) * 0x1000;
-            if (!m.v[n]->lookup(Gva{alias}).rights.write()) static_cast<void>(write_fault(*m.v[n], alias));
-            break;
-          }
-          case 4:
-            if ((r >> 24 & 7) == 0) m.mmu.obsolete_all();
-            break;
-          case 5:
-            m.mmu.clear_young(Gfn{256 + (r >> 16 & 255)}, r >> 24 & 63);
-            break;
-          default:
-            REQUIRE(m.v[n]->enter() == EnterOutcome::Enter);
-            if (!m.v[n]->lookup(Gva{a}).present) REQUIRE(write_fault(*m.v[n], a).kind == Kind::Resume);
+/// A small system's hour: two address spaces, pages that come and go, at the limit.
+template <class M>
+void mixed(Ledger& l, const std::string& policy) {
+  Machine<M> m(l);
+  constexpr std::uint64_t kMany = 110;  // leaf tables; a sixth more than the least limit
+  for (std::uint64_t n = 16; n < kMany; ++n) m.map(1, Machine<M>::at(n, 8), 256 + n);
+  m.mmu.set_limit(1);
+  sim::Random rng(11);
+  m.counts(("3,000 steps at the least limit under " + policy).c_str(), [&] {
+    for (unsigned step = 0; step < 3000; ++step) {
+      const std::uint64_t r = rng.next();
+      const auto n = static_cast<unsigned>(r >> 8 & 1);
+      const bool dense = (r >> 31 & 1) != 0;
+      const std::uint64_t a = dense ? Machine<M>::at(r >> 16 & 15, r >> 20 & 15) : Machine<M>::at((r >> 32) % kMany, 8);
+      switch (r % 16) {
+        case 0:
+          m.load((r >> 30 & 1) != 0 ? 1 : 200 + (r >> 24 & 15), n);
+          break;
+        case 1:
+          m.mmu.unmap(Gfn{256 + (r >> 16 & 255)});
+          break;
+        case 2:
+          m.v[n]->invlpg(Gva{a});
+          break;
+        case 3: {
+          REQUIRE(m.v[n]->enter() == EnterOutcome::Enter);
+          const std::uint64_t alias = Machine<M>::kAlias + (r >> 16 & 15) * 0x1000;
+          if (!m.v[n]->lookup(Gva{alias}).rights.write()) static_cast<void>(write_fault(*m.v[n], alias));
+          break;
         }
+        case 4:
+          if ((r >> 24 & 7) == 0) m.mmu.obsolete_all();
+          break;
+        case 5:
+          m.mmu.clear_young(Gfn{256 + (r >> 16 & 255)}, r >> 24 & 63);
+          break;
+        default:
+          REQUIRE(m.v[n]->enter() == EnterOutcome::Enter);
+          if (!m.v[n]->lookup(Gva{a}).present) REQUIRE(write_fault(*m.v[n], a).kind == Kind::Resume);
       }
-    });
+    }
   });
 }
 
-TEST_CASE("work: what each operation costs is what the table says") {
-  Ledger l;
-  faults(l);
-  tables(l);
-  roots(l);
-  ranges(l);
+/// A direct map under a lock with readers: what they, and faults that take no lock, cost too.
+template <class M>
+struct DirectMachine : Bench<M, CountingHost> {
+  using Base = Bench<M, CountingHost>;
+  using Base::host, Base::mmu;
+  DirectMachine(Ledger& l, typename M::Caps caps, std::uint8_t large) : Base(caps), ledger(l) {
+    if (large != 0) host.use_large_pages(large);
+    slot = mmu.add_slot(Gfn{0}, 1024).value();
+    for (std::uint32_t n = 0; n < 2; ++n) {
+      v.push_back(std::make_unique<typename M::Vcpu>(mmu, VcpuId{n}));
+      REQUIRE(v[n]->enter() == EnterOutcome::Enter);
+    }
+  }
+  template <class F>
+  void counts(const std::string& operation, F&& f) {
+    const Work before = now();
+    f();
+    ledger.add(operation.c_str(), now() - before);
+    INFO(operation);
+    CHECK(test::unsound(mmu) == "");
+  }
+  [[nodiscard]] Work now() {
+    return {CountingMemory::accesses, WorkLock::taken,    host.guest_pages_asked, host.backings, host.frames_taken,
+            host.frames_given,        host.whole_flushes, host.pages_flushed,     host.kicks};
+  }
+  void touch(std::uint64_t gfn, bool write, unsigned n = 0, bool present = false) {
+    REQUIRE(v[n]->enter() == EnterOutcome::Enter);
+    const std::uint32_t code = (write ? pferr::kWrite : 0U) | (present ? pferr::kPresent : 0U);
+    REQUIRE(v[n]->handle_fault(Gva{gfn << 12}, code, CpuMode{}).kind == Kind::Resume);
+  }
+  Ledger& ledger;
+  SlotId slot{};
+  std::vector<std::unique_ptr<typename M::Vcpu>> v;
+};
+template <class M>
+void direct(Ledger& l, bool bits, bool large) {
+  DirectMachine<M> m(l, {.accessed_dirty = bits}, large ? 7 : 0);
+  const std::string how = std::string("EPT") + (bits ? "" : " without A and D") + (large ? ", large pages: " : ": ");
+  typename M::Reader reader(m.mmu);
+  std::vector<std::uint64_t> words(M::dirty_log_words(1024));
+  m.counts(how + "the first fault", [&] { m.touch(3, false); });
+  m.counts(how + "a fault beside it", [&] { m.touch(4, true); });
+  m.counts(how + "a fault of the other vCPU", [&] { m.touch(600, true, 1); });
+  m.counts(how + "a spurious fault", [&] { m.touch(600, true, 0); });
+  for (std::uint64_t g = 0; g < 512; g += 3) m.touch(g, true);
+  m.counts(how + "a page's use asked for by a reader", [&] { REQUIRE(reader.test_young(Gfn{300}, 1)); });
+  m.counts(how + "all pages aged", [&] { REQUIRE(m.mmu.clear_young(Gfn{0}, 1024)); });
+  m.counts(how + "their use asked for by a reader", [&] { REQUIRE_FALSE(reader.test_young(Gfn{0}, 1024)); });
+  if (!bits) m.counts(how + "an aged page used", [&] { m.touch(300, true); });
+  m.counts(how + "a look by a reader", [&] { static_cast<void>(reader.lookup(*m.v[0], Gva{300 << 12})); });
+  for (const DirtyMethod d : {DirtyMethod::WriteProtect, DirtyMethod::DirtyBit}) {
+    const std::string by = how + (d == DirtyMethod::DirtyBit ? "by D bits, " : "");
+    m.counts(by + "a log started", [&] { REQUIRE(m.mmu.start_dirty_log(m.slot, d).ok()); });
+    m.counts(by + "a write that is logged", [&] { m.touch(303, true, 0, true); });
+    m.counts(by + "a write beside it", [&] { m.touch(306, true, 0, true); });
+    m.counts(by + "a log fetched by a reader",
+             [&] { REQUIRE(reader.fetch_dirty_log(m.slot, 0, words.size(), words.data()).ok()); });
+    m.counts(by + "the same write again", [&] { m.touch(303, true, 0, true); });
+    m.counts(by + "a log read by a reader",
+             [&] { REQUIRE(reader.read_dirty_log(m.slot, 0, words.size(), words.data()).ok()); });
+    m.counts(by + "a word of it cleared by a reader",
+             [&] { REQUIRE(reader.clear_dirty_log(m.slot, 4, ~std::uint64_t{0}).ok()); });
+    m.counts(by + "a log fetched", [&] { REQUIRE(m.mmu.fetch_dirty_log(m.slot, 0, words.size(), words.data()).ok()); });
+    m.counts(by + "what is large split", [&] { REQUIRE(m.mmu.split_large_pages(m.slot).ok()); });
+    m.counts(by + "a log stopped", [&] { REQUIRE(m.mmu.stop_dirty_log(m.slot).ok()); });
+  }
+  m.counts(how + "a page taken back", [&] { m.mmu.unmap(Gfn{300}); });
+  m.counts(how + "64 pages taken back", [&] { m.mmu.unmap(Gfn{320}, 64); });
+  m.counts(how + "pages evicted", [&] { static_cast<void>(m.mmu.shrink(2)); });
+  m.counts(how + "everything obsolete", [&] { m.mmu.obsolete_all(); });
+  m.counts(how + "a fault beside obsolete pages", [&] { m.touch(9, true); });
+  m.counts(how + "obsolete pages freed", [&] { static_cast<void>(m.mmu.reclaim_obsolete(1000)); });
+  m.counts(how + "the slot zapped", [&] { REQUIRE(m.mmu.zap_slot(m.slot).ok()); });
+  m.counts(how + "the VM ends", [&] {
+    m.v.clear();
+    m.mmu.release();
+  });
+}
+
+template <class M>
+void all_tables(Ledger& l) {
+  faults<M>(l);
+  tables<M>(l);
+  roots<M>(l);
+  ranges<M>(l);
   for (const DirtyMethod d : {DirtyMethod::WriteProtect, DirtyMethod::DirtyBit})
-    for (const bool pages : {false, true}) logs(l, d, pages);
-  large(l);
-  mixed(l);
+    for (const bool pages : {false, true}) logs<M>(l, d, pages);
+  large<M>(l);
+}
+TEST_CASE("work: what each operation costs is what the table says") {
+  using Mmu = ShadowMmu<arch::X86_64, WorkLock, test::AnyPolicy, TestHost>;
+  Ledger l(kWorkRows, "kWorkRows", "work_rows.hpp");
+  all_tables<Mmu>(l);
+  each_policy([&] { mixed<Mmu>(l, std::getenv("SHADOWMMU_TEST_POLICY")); });
+  l.finish();
+}
+TEST_CASE("work: what each operation costs under a lock with readers, and of a direct map, is what the table says") {
+  using Shadow = ShadowMmu<arch::X86_64, lock::Readers<WorkLock>, reclaim::Fifo, TestHost>;
+  using Direct = ShadowMmu<arch::Ept, lock::Readers<WorkLock>, reclaim::Fifo, TestHost>;
+  Ledger l(kReadersWorkRows, "kReadersWorkRows", "work_readers_rows.hpp");
+  all_tables<Shadow>(l);
+  mixed<Shadow>(l, "Fifo");
+  for (const bool bits : {true, false})
+    for (const bool large : {false, true}) direct<Direct>(l, bits, large);
   l.finish();
 }
 }  // namespace

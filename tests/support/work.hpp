@@ -23,17 +23,5 @@ struct WorkRow {
   const char* operation;
   Work work;
 };
-inline constexpr char kWorkRowsHead[] =
-    "// SPDX-License-Identifier: BSL-1.0\n"
-    "#pragma once\n"
-    "#include \"support/work.hpp\"\n"
-    "\n"
-    "// Written by work_test.cpp, which says how: accesses, holds, guest pages asked for, backings, frames taken, "
-    "frames\n"
-    "// given back, flushes of everything, pages flushed by ranges, kicks.\n"
-    "namespace shadowmmu::test {\n"
-    "\n"
-    "// clang-format off\n"
-    "inline constexpr WorkRow kWorkRows[] = {\n";
 
 }  // namespace shadowmmu::test
