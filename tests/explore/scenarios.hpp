@@ -517,6 +517,32 @@ sim::Scenario fetch_chain() {
           }};
 }
 
+/// The same where the chain is changed in its place: one of three mappings goes, and the last moves where it stood.
+template <class Lock>
+sim::Scenario fetch_chain_in_place() {
+  auto m = machine<Shadow<Lock>>();
+  m->table(4)[12] = 16 << 12 | 0x67;
+  for (const std::uint64_t a : {0x0000U, 0x8000U, 0xc000U}) REQUIRE(m->write(0, a) == Kind::Resume);
+  REQUIRE(m->mmu.start_dirty_log(m->slot).ok());
+  for (const std::uint64_t a : {0x0000U, 0xc000U}) REQUIRE(m->write(0, a) == Kind::Resume);
+  return {{[=] {
+             m->table(4)[8] = 0;
+             m->mmu.guest_wrote(Gpa{4 << 12 | 8 * 8}, 8);
+           },
+           [=] {
+             std::uint64_t word = 0;
+             must(m->reader->fetch_dirty_log(m->slot, 0, 1, &word).ok(), "fetched");
+           }},
+          [=] {
+            std::uint64_t word = 0;
+            REQUIRE(m->mmu.read_dirty_log(m->slot, 0, 1, &word).ok());
+            bool logged = true;
+            for (const unsigned n : {0U, 12U})
+              if (m->vcpu[0]->lookup(Gva{n << 12}).rights.write()) logged = logged && (word >> 16 & 1) != 0;
+            return logged && m->sound();
+          }};
+}
+
 /// A leaf table is let go unsync by a write while another vCPU makes it a directory's frame, with a large page in it.
 template <class Lock>
 sim::Scenario unsync_track() {
@@ -716,6 +742,7 @@ std::vector<Named> scenarios() {
       {"dirty fetch x zap x free", fetch_zap_free<R>},
       {"dirty fetch x zap x free, by flush", fetch_zap_free<ExploredFlush>},
       {"dirty fetch x rmap chain", fetch_chain<R>},
+      {"dirty fetch x rmap chain in place", fetch_chain_in_place<R>},
       {"unsync x write-track", unsync_track<R>},
       {"sync x guest write", sync_guest_write<R>},
       {"translate x change of registers", translate_registers<R>},
