@@ -52,6 +52,11 @@ TEST_CASE("eviction takes the oldest leaf table first") {
   CHECK(b.mmu.stats().pages_created == 43 + 3);
 }
 
+TEST_CASE("a new Mmu has room for whoever comes first") {
+  Bench<Mmu> b;
+  CHECK(b.mmu.limit() > 0);
+}
+
 TEST_CASE("a limit below what the vCPUs need is raised to it, and the guest gets on") {
   Bench<Mmu> b;
   REQUIRE(b.mmu.add_slot(Gfn{0}, 1024).ok());

@@ -352,6 +352,41 @@ TEST_CASE(
         CHECK(test::unsound(g.mmu) == "");
       }
 }
+/// Effects: every entry of the path has A and D, or not, in each combination: a walk sets A in all, D in the last where
+/// it is written, and nothing else.
+void each_accessed_and_dirty(Mode m, std::uint64_t a, unsigned page_level) {
+  Guest g(Guest::caps46());
+  g.guest.map(m, 2 << 12, a, 512, 7, page_level);
+  g.run(m, 2 << 12, cr0::kWp, m == Mode::Bits32 ? cr4::kPse : 0, 0);
+  std::vector<Gpa> path;
+  for (const auto& s : g.guest.path(a)) path.push_back(s.at);
+  constexpr std::uint64_t kBits = guest::kEntryAccessed | guest::kEntryDirty;
+  std::uint64_t plain[4] = {}, now = 0;
+  for (unsigned l = 0; l < path.size(); ++l) REQUIRE(g.host.read(path[l], g.guest.width(), plain[l]));
+  for (unsigned set = 0; set < 1U << 2 * path.size(); ++set)
+    for (const bool write : {false, true}) {
+      CAPTURE(set);
+      CAPTURE(write);
+      for (unsigned l = 0; l < path.size(); ++l) {
+        static_cast<void>(g.host.write(path[l], g.guest.width(), (plain[l] & ~kBits) | (set >> 2 * l & 3) << 5));
+        g.mmu.guest_wrote(path[l], g.guest.width());
+      }
+      g.vcpu->flush();
+      REQUIRE(g.as_the_oracle(a, {write, false, true}, kUserMode));
+      for (unsigned l = 0; l < path.size(); ++l) {
+        REQUIRE(g.host.read(path[l], g.guest.width(), now));
+        const bool last = l + 1 == path.size();
+        CHECK((now & kBits) ==
+              ((set >> 2 * l & 3) << 5 | guest::kEntryAccessed | (last && write ? guest::kEntryDirty : 0)));
+      }
+    }
+}
+TEST_CASE("F16 A and D of each entry of a path, in each combination: what a walk sets, and what it leaves") {
+  each_accessed_and_dirty(Mode::Long4, 0x40'0000, 1);
+  each_accessed_and_dirty(Mode::Long4, 0x80'0000, 2);
+  each_accessed_and_dirty(Mode::Pae, 0x40'0000, 1);
+  each_accessed_and_dirty(Mode::Bits32, 0x40'0000, 1);
+}
 TEST_CASE("CR3: bits from the guest's width up are refused in long mode, each of them, and in no other mode") {
   for (const unsigned width : {36U, 40U, 46U, 52U}) {
     Mmu::Caps c = Guest::caps46();

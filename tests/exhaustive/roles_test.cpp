@@ -395,4 +395,15 @@ TEST_CASE("a plain table entry: present, naming a table, nothing reserved; each 
       }
   CHECK(plain_ones > 10'000);
 }
+TEST_CASE("PSE-36: bits 20:13 of a 4 MiB page name its frame as far as MAXPHYADDR goes, the others must be clear") {
+  for (unsigned width = 24; width <= 52; ++width) {
+    const guest::Paging paging(Controls{cr0::kPe | cr0::kPg, cr4::kPse, 0}, width, false);
+    for (unsigned bit = 13; bit <= 21; ++bit) {
+      CAPTURE(width);
+      CAPTURE(bit);
+      const std::uint64_t e = guest::kEntryPresent | guest::kEntryLarge | std::uint64_t{1} << bit;
+      CHECK(paging.reserved_set(e, 2) == (bit == 21 || bit - 13 + 32 >= std::max(width, 32U)));
+    }
+  }
+}
 }  // namespace

@@ -247,8 +247,7 @@ template <class S>
       } else {
         const unsigned q =
             v.paging.mode() == GuestMode::Bits32 ? static_cast<unsigned>(f.address.value() >> l.shift()) & 1U : 0U;
-        const Role role =
-            v.role.with_level(l.down()).with_direct(false).with_access(f.walk.above(down)).with_quadrant(q);
+        const Role role = v.role.with_level(l.down()).with_access(f.walk.above(down)).with_quadrant(q);
         // What is unsync of a table that becomes an upper one goes before, a few pages in each critical section.
         if (role.level() > Level{1} && !zap_unsync_of(s, g, f.walk.table(down))) return Fetched::Retry;
         for (;;) {
