@@ -17,7 +17,6 @@ void zap_everything(S& s) {
   while (!s.obsolete.empty()) {
     core::prepare_zap(s, g, s.obsolete.front());
 #endif
-    walk.add(1);
-    g.yield(walk);
+    g.yield_after(walk, 1);
   }
 }

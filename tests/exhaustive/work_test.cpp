@@ -131,6 +131,16 @@ void faults(Ledger& l) {
   m.counts("a look at the shadow tables", [&] { REQUIRE(m.v[0]->lookup(Gva{Machine<M>::at(0, 9)}).present); });
   m.host.set_read_only(Gfn{256 + 5 * 16}, true);
   m.counts("a write to what the Host holds read-only", [&] { m.write(Machine<M>::at(5, 0), 0, Kind::Mmio); });
+  for (std::uint64_t n = 6; n < 16; ++n) m.read(Machine<M>::at(n, 8));
+  for (Work before{}, after{};;) {
+    before = m.now();
+    m.mmu.invalidate_mmio();
+    after = m.now();
+    if (m.mmu.stats().mmio_wraps == 0) continue;
+    l.add("generations of MMIO entries come round", after - before);
+    break;
+  }
+  for (std::uint64_t n = 0; n < 16; ++n) m.read(Machine<M>::at(n, 8));
   m.counts("the vCPUs end", [&] { m.v.clear(); });
   m.counts("the VM ends", [&] { m.mmu.release(); });
 }

@@ -233,8 +233,7 @@ template <class S>
     LogByLock<S> by(s, g);
     const std::uint64_t word = take_log_word<S>(*slot.value(), i, slot.value()->log_word(i), r.mask, r.rearm, by);
     if (r.out != nullptr) r.out[i - r.first] = word;
-    walk.add(1);
-    g.yield(walk);
+    g.yield_after(walk, 1);
   }
   return Unit{};
 }

@@ -56,10 +56,10 @@ class Generations {
     Progress walk(s.obsolete);
     unsigned waiting = 0;
     while (!s.obsolete.empty()) {
-      walk.add(zap_cost<S>(s.obsolete.front()));
+      const unsigned cost = zap_cost<S>(s.obsolete.front());
       prepare_zap(s, g, s.obsolete.front());
       if (++waiting % kFreeAtOnce == 0) g.free_unseen();
-      g.yield(walk);
+      g.yield_after(walk, cost);
     }
   }
   /// Pages that are freed together: a waiter for the lock must not find a long queue of them.

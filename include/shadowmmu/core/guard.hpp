@@ -65,6 +65,7 @@ class ExclusiveGuard : Mint<typename S::Lock> {
   void owe(FlushOwed f) noexcept { flush_ |= f; }
   /// Effects: the zapped page will be freed: after a flush, or without one where no hardware can see it.
   void dispose(typename S::Page& p, bool unseen) noexcept {
+    p.life = PageLife::Zapped;
     if (unseen)
       Disposal<S>::push_unseen(state_, held(), unseen_, p);
     else
@@ -101,9 +102,11 @@ class ExclusiveGuard : Mint<typename S::Lock> {
     settle();
     Disposal<S>::complete(state_, held());
   }
-  /// Effects: after enough work, where somebody waits for the lock or the Host asks, settles, lets the lock go and
-  /// takes it again. Returns: whether it did; then whatever is not pinned by another lock may have changed.
-  bool yield(Progress& walk) noexcept {
+  /// Effects: `pages` more pages (or their like in work) are done. After enough of them, where somebody waits for the
+  /// lock or the Host asks, settles, lets the lock go and takes it again. Returns: whether it did; then whatever is not
+  /// pinned by another lock may have changed.
+  bool yield_after(Progress& walk, unsigned pages) noexcept {
+    walk.add(pages);
     if (walk.since_yield() < S::Config::kYieldPages) return false;
     if (!state_.lock.contended() && !state_.host.should_yield()) return false;
     settle();

@@ -51,9 +51,8 @@ void for_each_region(S& s, ExclusiveGuard<S>& g, Gfn first, std::uint64_t pages,
     const Region<S> r = next_region<S>(*s.snapshot, at.next, at.end);
     if (r.slot == nullptr) return;
     const RegionWork done = work(*r.slot, r.first, r.end);
-    walk.add(done.pages);
     at.next = done.reached;
-    g.yield(walk);
+    g.yield_after(walk, done.pages);
   }
 }
 

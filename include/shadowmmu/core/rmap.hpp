@@ -273,10 +273,9 @@ class HandleList {
   }
   [[nodiscard]] static unsigned part_of(EntryHandle h) noexcept {
     // Neighbouring tables that map one frame by the same entry must spread: murmur3's finalizer.
-    std::uint32_t x = h.word();
-    x = (x ^ x >> 16U) * 0x85eb'ca6bU;
-    x = (x ^ x >> 13U) * 0xc2b2'ae35U;
-    return static_cast<unsigned>((x >> 16U) * kParts >> 16U);
+    const std::uint32_t x = (h.word() ^ h.word() >> 16U) * 0x85eb'ca6bU;
+    const std::uint32_t y = (x ^ x >> 13U) * 0xc2b2'ae35U;
+    return static_cast<unsigned>((y >> 16U) * kParts >> 16U);
   }
 
   /// Whoever reads the head finds what it leads to in place.

@@ -267,8 +267,7 @@ template <class S>
       return false;
     }
     if (r == RootLoad::Loaded) break;
-    slices.add(S::Config::kYieldPages);
-    g.yield(slices);
+    g.yield_after(slices, S::Config::kYieldPages);
   }
   if (v.sync_due) {
     if constexpr (S::Arch::kGuests.indirect()) sync_roots(s, g, v);

@@ -138,8 +138,7 @@ void sync_roots(S& s, ExclusiveGuard<S>& g, typename S::Vcpu& v) noexcept requir
     return true;
   };
   while (!sync_slice(s, g, sync, roots)) {
-    slices.add(S::Config::kYieldPages);
-    g.yield(slices);
+    g.yield_after(slices, S::Config::kYieldPages);
   }
 }
 

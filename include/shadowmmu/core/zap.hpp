@@ -146,7 +146,6 @@ bool prepare_zap(S& s, ExclusiveGuard<S>& g, typename S::Page& p) noexcept {
     if (!obsolete) request_reload(s, h);
     return false;
   }
-  p.life = PageLife::Zapped;
   g.dispose(p, unseen);
   return true;
 }
@@ -157,7 +156,6 @@ void release_root(S& s, ExclusiveGuard<S>& g, typename S::Page& p) noexcept {
   p.roots -= 1;
   if (p.roots != 0 || p.life != PageLife::Invalid) return;
   s.invalid.erase(s.invalid.iterator_to(p));
-  p.life = PageLife::Zapped;
   g.dispose(p, p.generation != s.generation && s.obsolete_unseen());
 }
 
