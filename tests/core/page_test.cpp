@@ -67,6 +67,61 @@ TEST_CASE("the hash of pages grows with them: chains stay short, and each page i
   for (void* f : frames) std::free(f);
 }
 
+/// A State by itself, with one slot of 64 pages; ends as an Mmu does.
+struct BareState {
+  using S = Mmu::State;
+  BareState() {
+    REQUIRE(core::add_slot(s, Gfn{0}, 64, SlotFlags{}).ok());
+    REQUIRE(core::set_limit(s, 4000) != 0);
+  }
+  ~BareState() {
+    core::release_all(s);
+    s.drain();
+    s.snapshot->at(0)->destroy(host);
+    core::free_snapshot(s, s.snapshot);
+    m.drain(host);
+    CHECK(host.frames_used() == 0);
+  }
+  /// Effects: a page of gfn by itself, in the n-th of 256 roles of a leaf table.
+  void make(Gfn gfn, unsigned n) {
+    REQUIRE(m.fill(host).ok());
+    core::ExclusiveGuard<S> g(s);
+    REQUIRE(core::reserve_metadata(s, g, m));
+    const core::Role role = core::Role{}
+                                .with_mode(GuestMode::Bits32)
+                                .with_access(Access{n & 7U})
+                                .with_quadrant(n >> 3U)
+                                .with_cpu((n >> 5U & 1U) != 0, (n >> 6U & 1U) != 0, n >> 7U != 0, false, false);
+    REQUIRE(core::get_page(s, g, gfn, role, m) != nullptr);
+  }
+  [[nodiscard]] unsigned pages_of(Gfn gfn) {
+    unsigned n = 0;
+    for (const auto& p : s.hash.bucket(gfn)) n += p.gfn == gfn ? 1U : 0U;
+    return n;
+  }
+  TestHost host{64, 8192};
+  S s{host, {}};
+  core::Magazine m;
+};
+TEST_CASE("pages of one table stay few: 128 of a level, of which 64 may go unsync together") {
+  BareState b;
+  for (unsigned n = 0; n < 200; ++n) {
+    b.make(Gfn{5}, n);
+    CHECK(b.pages_of(Gfn{5}) == std::min(n + 1, 128U));
+    if (n != 63 && n != 64) continue;
+    core::ExclusiveGuard<BareState::S> g(b.s);
+    CHECK(core::may_write(b.s, core::Entries<BareState::S>(g.held()), *b.s.snapshot->at(0), Gfn{5}, true) == (n == 63));
+  }
+}
+TEST_CASE("what is reserved for a fault keeps the hash as large as what is in it") {
+  BareState b;
+  for (unsigned n = 0; n < 3000; ++n) {
+    b.make(Gfn{n % 60}, n / 60);
+    CHECK_FALSE(b.s.hash.size() > 1 + 512 * (b.s.hash.frames() - 1));
+  }
+  CHECK(b.s.hash.frames() == 7);
+}
+
 TEST_CASE("a batch that is dropped goes back to the debt and is freed by whoever settles next") {
   Bench<Mmu> b;
   REQUIRE(b.mmu.add_slot(Gfn{0}, 1024).ok());

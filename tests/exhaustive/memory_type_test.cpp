@@ -55,6 +55,16 @@ void each_change(const typename A::Caps& c, std::uint64_t e, Level level, F&& f)
   for (const unsigned n : {0U, 1U, 255U, 511U}) f(A::split(e, level.down(), n));
 }
 
+TEST_CASE("a leaf that gets other rights has them, and no others") {
+  const auto each = [](auto arch) {
+    using A = typename decltype(arch)::type;
+    each_leaf<A>(MemoryType::WriteBack, false, [&](const auto&, std::uint64_t e, const LeafSpec&) {
+      for (unsigned r = 0; r < 8; ++r) REQUIRE(A::rights(A::with_rights(e, Access{r})) == Access{r});
+    });
+  };
+  each(std::type_identity<arch::Ept>{});
+  each(std::type_identity<arch::X86_64>{});
+}
 TEST_CASE("F38 EPT: bits 5:3 are the type in the manual's encoding, bit 6 (IPAT) is set for devices and no other") {
   const unsigned encoding[] = {0, 1, 4, 5, 6};
   for (unsigned t = 0; t < 5; ++t)

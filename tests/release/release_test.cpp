@@ -5,6 +5,8 @@
 #endif
 #include <doctest/doctest.h>
 
+#include <array>
+#include <bit>
 #include <memory>
 #include <optional>
 
@@ -19,6 +21,15 @@ using namespace shadowmmu::test;
 using Mmu = ShadowMmu<arch::Ept, lock::Spin, reclaim::Default, TestHost>;
 using Kind = FaultOutcome::Kind;
 
+TEST_CASE("what nobody has said anything of yet says nothing") {
+  const auto words = std::bit_cast<std::array<std::uint64_t, sizeof(Counters) / sizeof(std::uint64_t)>>(Counters{});
+  for (const std::uint64_t w : words) CHECK(w == 0);
+  CHECK(PageFault{}.error_code == 0);
+  CHECK(FaultOutcome{}.error_code == 0);
+  CHECK(FlushRequest{}.scope == FlushRequest::Scope::Structures);
+  CHECK((FlushRequest{}.first == 0 && FlushRequest{}.pages == 0));
+  CHECK(AuditReport{}.violations == 0);
+}
 TEST_CASE("release: the value of an error names nothing") {
   TestHost host(1024, 4096);
   Mmu mmu(host);

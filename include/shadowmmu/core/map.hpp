@@ -168,7 +168,7 @@ template <class S>
                                              unsigned i, Gfn gfn, Role role) noexcept {
   const Level down = p.role.level().down();
   const Gfn base{gfn.value() & ~(p.role.level().frames() - 1)};
-  const Role want = role.with_level(down).with_direct(true).with_quadrant(0);
+  const Role want = role.with_level(down).with_direct(true);
   if (auto* c = child_of(s, p, i); c != nullptr && c->role == want && c->gfn == base) return c;
   g.owe(zap_entry(s, g.held(), p, i));
   auto* c = get_page(s, g, base, want, v.magazine);

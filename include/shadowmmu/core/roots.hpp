@@ -118,7 +118,7 @@ namespace detail {
 /// Guest frame and shadow role of root page i, or false where that root is a dummy.
 template <class S>
 [[nodiscard]] bool root_spec(S& s, const typename S::Vcpu& v, unsigned i, Gfn& gfn, Role& role) noexcept {
-  role = v.role.with_access(Access::all()).with_quadrant(0).with_direct(false);
+  role = v.role.with_access(Access::all());
   switch (v.paging.mode()) {
     case GuestMode::Direct:
       gfn = Gfn{0};
