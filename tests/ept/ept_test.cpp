@@ -285,4 +285,21 @@ TEST_CASE("F30 one commit is one flush: a range where leaves of a direct map wen
   CHECK(m.mmu->shrink(1) == 1);
   CHECK(m.listener.last.scope == FlushRequest::Scope::Structures);
 }
+TEST_CASE("without A and D an entry that a window's end protects has been written, and the Host hears of it") {
+  using M = ShadowMmu<arch::Ept, lock::Spin, AnyPolicy, BlockHost>;
+  BlockHost host;
+  M mmu(host, {.accessed_dirty = false});
+  REQUIRE(mmu.add_slot(Gfn{0}, 1024).ok());
+  M::Vcpu v(mmu);
+  REQUIRE(v.enter() == EnterOutcome::Enter);
+  REQUIRE(v.handle_fault(Gva{700 << 12}, pferr::kWrite).kind == Kind::Resume);
+  REQUIRE(host.told.count(700) == 0);
+  // No fault of a direct map asks for a window; an embedder may open one all the same.
+  const FaultOutcome o = FaultOutcome::at(Kind::Emulate, Gpa{700 << 12}, AccessRequest{.write = true});
+  REQUIRE(v.begin_write_window(o).ok());
+  v.end_write_windows();
+  CHECK_FALSE(v.lookup(Gva{700 << 12}).rights.write());
+  CHECK(host.told.count(700) == 1);
+  CHECK(test::unsound(mmu) == "");
+}
 }  // namespace

@@ -425,6 +425,7 @@ void direct(Ledger& l, bool bits, bool large) {
   m.counts(how + "a look by a reader", [&] { static_cast<void>(reader.lookup(*m.v[0], Gva{300 << 12})); });
   for (const DirtyMethod d : {DirtyMethod::WriteProtect, DirtyMethod::DirtyBit}) {
     const std::string by = how + (d == DirtyMethod::DirtyBit ? "by D bits, " : "");
+    for (const std::uint64_t g : {303U, 600U}) m.touch(g, true);
     m.counts(by + "a log started", [&] { REQUIRE(m.mmu.start_dirty_log(m.slot, d).ok()); });
     m.counts(by + "a write that is logged", [&] { m.touch(303, true, 0, true); });
     m.counts(by + "a write beside it", [&] { m.touch(306, true, 0, true); });
@@ -435,12 +436,18 @@ void direct(Ledger& l, bool bits, bool large) {
              [&] { REQUIRE(reader.read_dirty_log(m.slot, 0, words.size(), words.data()).ok()); });
     m.counts(by + "a word of it cleared by a reader",
              [&] { REQUIRE(reader.clear_dirty_log(m.slot, 4, ~std::uint64_t{0}).ok()); });
+    m.touch(306, true, 0, true);
     m.counts(by + "a log fetched", [&] { REQUIRE(m.mmu.fetch_dirty_log(m.slot, 0, words.size(), words.data()).ok()); });
-    m.counts(by + "what is large split", [&] { REQUIRE(m.mmu.split_large_pages(m.slot).ok()); });
+    if (large) {
+      const std::uint64_t splits = m.mmu.stats().splits;
+      m.counts(by + "what is large split", [&] { REQUIRE(m.mmu.split_large_pages(m.slot).ok()); });
+      CHECK(m.mmu.stats().splits == splits + 1);
+    }
     m.counts(by + "a log stopped", [&] { REQUIRE(m.mmu.stop_dirty_log(m.slot).ok()); });
   }
+  for (std::uint64_t g = 0; g < 700; g += 3) m.touch(g, true);
   m.counts(how + "a page taken back", [&] { m.mmu.unmap(Gfn{300}); });
-  m.counts(how + "64 pages taken back", [&] { m.mmu.unmap(Gfn{320}, 64); });
+  m.counts(how + "64 pages taken back", [&] { m.mmu.unmap(Gfn{620}, 64); });
   m.counts(how + "pages evicted", [&] { static_cast<void>(m.mmu.shrink(2)); });
   m.counts(how + "everything obsolete", [&] { m.mmu.obsolete_all(); });
   m.counts(how + "a fault beside obsolete pages", [&] { m.touch(9, true); });

@@ -151,11 +151,11 @@ class Library:
             return counter[0][1] != counter[1][1]
         if all(re.match(r"[\w.]*stats\.add\([\w&:.]+\);$", s.strip()) for s in (first, second)):
             return True
-        freed = [re.match(r"(?:core::|s\.host\.)?free\w*\((?:Memory::plain\()?([^()]*)\)?\);", s.strip()) for s in (first, second)]
+        freed = [re.match(r"(?:core::|s\.host\.)?free\w*\((?:s, |Memory::plain\()?([^(),]*)\)?\);", s.strip()) for s in (first, second)]
         if all(freed) and not any(last_word(a[1]) in WORD.findall(b[1]) for a, b in (freed, freed[::-1])):
             return True
         # Two objects that give their memory back.
-        same = [re.match(r"([\w.]+)\.(\w+)\(free\);$", s.strip()) for s in (first, second)]
+        same = [re.match(r"([\w.]+)\.(drain)\(free\);$", s.strip()) for s in (first, second)]
         if all(same) and same[0][2] == same[1][2] and last_word(same[0][1]) != last_word(same[1][1]):
             return True
         step = [re.match(r"([\w.\->\[\]]+)\s*([|&+]=)", re.sub(r"^\s*(\w+) = \1 \|\| ", r"\1 |= ", s).strip())

@@ -201,8 +201,9 @@ TEST_CASE("plans: ahead of the fault is ahead of a root, too: loads of CR3 alone
   CHECK(test::unsound(b.mmu) == "");
 }
 
-TEST_CASE("plans: ahead of the fault, what a vCPU leaves behind is room before anything is evicted") {
-  using Mmu = ShadowMmu<arch::X86_64, lock::None, reclaim::KvmFifo<>, TestHost>;
+template <class Policy>
+void leaves_a_dead_root(std::uint32_t left, bool zap_all) {
+  using Mmu = ShadowMmu<arch::X86_64, lock::None, Policy, TestHost>;
   Bench<Mmu> b;
   const SlotId first = b.mmu.add_slot(Gfn{0}, 64).value();
   REQUIRE(b.mmu.add_slot(Gfn{64}, 960).ok());
@@ -213,14 +214,25 @@ TEST_CASE("plans: ahead of the fault, what a vCPU leaves behind is room before a
   b.mmu.set_limit(kLimit);
   run_long(one, 10);
   run_long(two, 100);
-  REQUIRE(b.mmu.zap_slot(first).ok());  // the root that `one` is on counts until `one` has left it
-  for (std::uint64_t i = 0; b.mmu.stats().pages_used < kLimit - 4; ++i)
+  // The root that `one` is on counts until `one` has left it.
+  if (zap_all)
+    b.mmu.zap_all_fast();
+  else
+    REQUIRE(b.mmu.zap_slot(first).ok());
+  REQUIRE(two.enter() == EnterOutcome::Enter);
+  for (std::uint64_t i = 0; b.mmu.stats().pages_used < kLimit - left; ++i)
     REQUIRE(write_fault(two, address(i)).kind == Kind::Resume);
   REQUIRE(b.mmu.stats().pages_recycled == 0);
   REQUIRE(one.enter() == EnterOutcome::Enter);
   CHECK(b.mmu.stats().pages_recycled == 0);
-  CHECK(b.mmu.stats().pages_used == kLimit - 4);
+  CHECK(b.mmu.stats().pages_used == kLimit - left);
   CHECK(test::unsound(b.mmu) == "");
+}
+TEST_CASE("plans: what a vCPU leaves behind is room before anything is evicted") {
+  for (const bool zap_all : {false, true}) {
+    leaves_a_dead_root<reclaim::KvmFifo<>>(4, zap_all);
+    leaves_a_dead_root<reclaim::Fifo>(0, zap_all);
+  }
 }
 
 TEST_CASE("plans: a victim leaves its children, or takes those along that nothing else points at") {

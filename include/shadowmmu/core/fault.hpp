@@ -404,7 +404,8 @@ template <class S>
   }
   if (!well_supplied(s) && (!make_pages_available(s, g) || !reserve_metadata(s, g, f.v.magazine)))
     return FaultOutcome::of(Kind::OutOfMemory);
-  // After reclaim, which may have taken the root itself. No root has gone while the epoch stands.
+  // After reclaim, which may have taken the root itself. A root below which v remembers a directory has not gone while
+  // the epoch stands.
   if (f.v.path.epoch != s.epoch && root_stale(s, f.v)) {
     s.stats.add(&Counters::faults_retried);
     return FaultOutcome::of(Kind::Retry);

@@ -95,7 +95,7 @@ class ExclusiveGuard : Mint<typename S::Lock> {
   }
   /// Effects: settles where pages have been zapped: they are room that nobody else need be evicted for.
   void free_zapped() noexcept {
-    if (!debt_.empty() || !state_.dropped.empty()) settle();
+    if (!debt_.empty() || !unseen_.empty() || !state_.dropped.empty()) settle();
   }
   /// Effects: settles; what waits for readers is freed too, once they are through.
   void settle_for_good() noexcept {

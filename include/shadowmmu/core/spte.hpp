@@ -78,7 +78,8 @@ template <class S>
   return flush_for_gfns<S>(leaf_gfn<S>(p, i, e), p.role.level().frames());
 }
 
-/// Effects: replaces the leaf by change(leaf). Requires: that keeps a D mark. Returns: whether it differs now.
+/// Effects: replaces the leaf by change(leaf), a D mark that goes being noted, as in clear_leaf. Returns: whether it
+/// differs now.
 template <class S, class F>
 bool change_leaf(S& s, Entries<S> h, typename S::Page& p, unsigned i, F&& change) noexcept {
   h.verify(s.lock);
@@ -87,9 +88,8 @@ bool change_leaf(S& s, Entries<S> h, typename S::Page& p, unsigned i, F&& change
   do {
     now = change(e);
     if (now == e) return false;
-    shadowmmu::detail::require(S::Arch::dirty(s.caps, now) || !S::Arch::dirty(s.caps, e),
-                               "shadowmmu: a change of rights or age takes no D mark");
-  } while (!S::Memory::template compare_exchange<Order::Relaxed>(p.table[i], e, now));  // a flush orders what was taken
+  } while (!S::Memory::template compare_exchange<Order::SeqCst>(p.table[i], e, now));
+  if (S::Arch::dirty(s.caps, e) && !S::Arch::dirty(s.caps, now)) note_written(s, leaf_gfn<S>(p, i, e), p.role.level());
   return true;
 }
 

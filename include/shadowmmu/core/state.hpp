@@ -80,9 +80,10 @@ struct State {
   std::uint64_t last_sync = 0;    ///< number of the sync that began last
   std::uint64_t generations = 0;  ///< changes so far, in full width
   std::uint64_t covered = 0;      ///< of them, those after which every vCPU has left its old root and flushed
-  std::uint64_t epoch = 0;        ///< advances whenever a link or a root goes: what vCPUs remember of paths is void
-  std::uint32_t limit = 0;        ///< shadow pages allowed: never less than what the vCPUs need
-  std::uint32_t used = 0;         ///< shadow pages linked, invalid or waiting to be flushed
+  std::uint64_t epoch =
+      0;  ///< advances whenever a link goes, and with a generation: what vCPUs remember of paths is void
+  std::uint32_t limit = 0;  ///< shadow pages allowed: never less than what the vCPUs need
+  std::uint32_t used = 0;   ///< shadow pages linked, invalid or waiting to be flushed
   IndexedPool<Page> pages;
   CellPool cells;
   PageHash<Page> hash;

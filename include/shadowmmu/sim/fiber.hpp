@@ -108,9 +108,9 @@ class Context {
 
  private:
   // In assembly also because the sanitizer of threads must see neither access. Callers must not be told (by -fipa-ra)
-  // that it leaves all registers alone.
+  // that it leaves all registers alone. The moves are spelt as bytes for -masm=intel, which would read them backwards.
 #ifndef __clang__
-  [[gnu::noipa]]
+  [[gnu::noipa, gnu::no_stack_protector]]
 #endif
   [[gnu::naked, gnu::noinline]] static void
   exchange([[maybe_unused]] void** from, [[maybe_unused]] void* const* to) noexcept {
@@ -120,8 +120,8 @@ class Context {
         "pushq %r13\n\t"
         "pushq %r14\n\t"
         "pushq %r15\n\t"
-        "movq %rsp, (%rdi)\n\t"
-        "movq (%rsi), %rsp\n\t"
+        ".byte 0x48, 0x89, 0x27\n\t"  // movq %rsp, (%rdi)
+        ".byte 0x48, 0x8b, 0x26\n\t"  // movq (%rsi), %rsp
         "popq %r15\n\t"
         "popq %r14\n\t"
         "popq %r13\n\t"
