@@ -315,7 +315,7 @@ TEST_CASE("SMAP: an implicit supervisor access at CPL 0 with AC ends in the gues
     CHECK(o.kind == Kind::InjectPageFault);
     CHECK(o.error_code == (pferr::kPresent | write));
     CHECK(o.address == kAt);
-    CHECK(faults <= 4);
+    CHECK(faults == (write == 0 ? 4U : 3U));  // one maps the page, three ask for it in vain
   }
 }
 TEST_CASE("SMAP: a write that the log has seen, and an implicit read after it, do not take turns for ever") {
