@@ -201,15 +201,16 @@ TEST_CASE("plans: ahead of the fault is ahead of a root, too: loads of CR3 alone
   CHECK(test::unsound(b.mmu) == "");
 }
 
-template <class Policy>
-void leaves_a_dead_root(std::uint32_t left, bool zap_all) {
-  using Mmu = ShadowMmu<arch::X86_64, lock::None, Policy, TestHost>;
+void leaves_a_dead_root(const char* policy, const EvictionPlan& plan, std::uint32_t left, bool zap_all) {
+  using Mmu = ShadowMmu<arch::X86_64, lock::None, Planned, TestHost>;
+  Planned::name = policy;
+  Planned::plan = plan;
   Bench<Mmu> b;
   const SlotId first = b.mmu.add_slot(Gfn{0}, 64).value();
   REQUIRE(b.mmu.add_slot(Gfn{64}, 960).ok());
   b.next = 101;
   for (std::uint64_t i = 0; i < 200; ++i) b.map(100, address(i), 500 + i);
-  typename Mmu::Vcpu one(b.mmu, VcpuId{0}), two(b.mmu, VcpuId{1});
+  Mmu::Vcpu one(b.mmu, VcpuId{0}), two(b.mmu, VcpuId{1});
   constexpr std::uint32_t kLimit = 150;
   b.mmu.set_limit(kLimit);
   run_long(one, 10);
@@ -230,8 +231,8 @@ void leaves_a_dead_root(std::uint32_t left, bool zap_all) {
 }
 TEST_CASE("plans: what a vCPU leaves behind is room before anything is evicted") {
   for (const bool zap_all : {false, true}) {
-    leaves_a_dead_root<reclaim::KvmFifo<>>(4, zap_all);
-    leaves_a_dead_root<reclaim::Fifo>(0, zap_all);
+    leaves_a_dead_root("KvmFifo", reclaim::KvmFifo<>::kPlan, 4, zap_all);
+    leaves_a_dead_root("Fifo", EvictionPlan{}, 0, zap_all);
   }
 }
 
