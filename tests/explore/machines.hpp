@@ -266,6 +266,12 @@ struct Shadow {
     host.access_ends(i);
     return may;
   }
+  /// Whether the log has the frame, if the page that maps it may be written. Outside of agents.
+  [[nodiscard]] bool logged(std::uint64_t page, std::uint64_t frame) {
+    std::uint64_t word = 0;
+    REQUIRE(mmu.read_dirty_log(slot, 0, 1, &word).ok());
+    return !vcpu[0]->lookup(Gva{page << 12}).rights.write() || (word >> frame & 1) != 0;
+  }
   [[nodiscard]] bool sound() { return mmu.audit().violations == 0; }
 
   PoisonHost host{64, 512};

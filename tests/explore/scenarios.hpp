@@ -508,12 +508,7 @@ sim::Scenario fetch_chain() {
              must(m->reader->fetch_dirty_log(m->slot, 0, 1, &word).ok(), "fetched");
            }},
           [=] {
-            std::uint64_t word = 0;
-            REQUIRE(m->mmu.read_dirty_log(m->slot, 0, 1, &word).ok());
-            bool logged = m->kind[0] == Kind::Resume;
-            for (const unsigned n : {0U, 1U, 9U})
-              if (m->vcpu[0]->lookup(Gva{n << 12}).rights.write()) logged = logged && (word >> (16 + n % 8) & 1) != 0;
-            return logged && m->sound();
+            return m->kind[0] == Kind::Resume && m->logged(0, 16) && m->logged(1, 17) && m->logged(9, 17) && m->sound();
           }};
 }
 
@@ -533,14 +528,7 @@ sim::Scenario fetch_chain_in_place() {
              std::uint64_t word = 0;
              must(m->reader->fetch_dirty_log(m->slot, 0, 1, &word).ok(), "fetched");
            }},
-          [=] {
-            std::uint64_t word = 0;
-            REQUIRE(m->mmu.read_dirty_log(m->slot, 0, 1, &word).ok());
-            bool logged = true;
-            for (const unsigned n : {0U, 12U})
-              if (m->vcpu[0]->lookup(Gva{n << 12}).rights.write()) logged = logged && (word >> 16 & 1) != 0;
-            return logged && m->sound();
-          }};
+          [=] { return m->logged(0, 16) && m->logged(12, 16) && m->sound(); }};
 }
 
 /// A leaf table is let go unsync by a write while another vCPU makes it a directory's frame, with a large page in it.
