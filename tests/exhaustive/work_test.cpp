@@ -17,15 +17,36 @@ namespace {
 using namespace shadowmmu;
 using namespace shadowmmu::test;
 
+/// A Bench that writes down what an operation costs.
+template <class M>
+struct Counted : Bench<M, CountingHost> {
+  Counted(Ledger& l, typename M::Caps caps) : Bench<M, CountingHost>(caps), ledger(l) {}
+  [[nodiscard]] Work now() {
+    const auto& h = this->host;
+    return {CountingMemory::accesses, WorkLock::taken, h.guest_pages_asked, h.backings, h.frames_taken,
+            h.frames_given,           h.whole_flushes, h.pages_flushed,     h.kicks};
+  }
+  template <class F>
+  void counts(const std::string& operation, F&& f) {
+    const Work before = now();
+    f();
+    ledger.add(operation, now() - before);
+    INFO(operation);
+    CHECK(test::unsound(this->mmu) == "");
+  }
+  Ledger& ledger;
+  SlotId slot{};
+  std::vector<std::unique_ptr<typename M::Vcpu>> v;
+};
+
 /// One guest: data pages 256 and up; 16 leaf tables of 16 pages each at kData, dense in the first 8 of each.
 template <class M>
-struct Machine : Bench<M, CountingHost> {
-  using Mmu = M;
-  using Base = Bench<M, CountingHost>;
-  using Base::host, Base::mmu, Base::map, Base::leaf_table, Base::table;
+struct Machine : Counted<M> {
+  using Base = Counted<M>;
+  using Base::host, Base::mmu, Base::map, Base::leaf_table, Base::table, Base::slot, Base::v;
   static constexpr std::uint64_t kData = 0x4000'0000, kAlias = 0x7f00'0000'0000, kDevice = 0x5000'0000'0000,
                                  kLarge = std::uint64_t{1} << 39;
-  explicit Machine(Ledger& l, typename M::Caps caps = {}, bool large = false) : Base(caps), ledger(l) {
+  explicit Machine(Ledger& l, typename M::Caps caps = {}, bool large = false) : Base(l, caps) {
     if (large) host.use_large_pages(7);
     slot = mmu.add_slot(Gfn{0}, 1024).value();
     for (std::uint64_t n = 0; n < 16; ++n)
@@ -50,18 +71,6 @@ struct Machine : Bench<M, CountingHost> {
     }
   }
   static std::uint64_t at(std::uint64_t n, std::uint64_t i) { return kData + (n << 21) + ((i < 8 ? i : i * 8) << 12); }
-  [[nodiscard]] Work now() {
-    return {CountingMemory::accesses, WorkLock::taken,    host.guest_pages_asked, host.backings, host.frames_taken,
-            host.frames_given,        host.whole_flushes, host.pages_flushed,     host.kicks};
-  }
-  template <class F>
-  void counts(const char* operation, F&& f) {
-    const Work before = now();
-    f();
-    ledger.add(operation, now() - before);
-    INFO(std::string(operation));
-    CHECK(test::unsound(mmu) == "");
-  }
   void read(std::uint64_t a, unsigned n = 0, Kind kind = Kind::Resume) {
     REQUIRE(v[n]->enter() == EnterOutcome::Enter);
     REQUIRE(read_fault(*v[n], a).kind == kind);
@@ -89,9 +98,6 @@ struct Machine : Bench<M, CountingHost> {
       for (std::uint64_t i = 0; i < 16; ++i)
         if (!v[0]->lookup(Gva{at(t, i)}).rights.write()) write(at(t, i));
   }
-  Ledger& ledger;
-  SlotId slot{};
-  std::vector<std::unique_ptr<typename M::Vcpu>> v;
 };
 
 template <class M>
@@ -291,7 +297,7 @@ void logs(Ledger& l, DirtyMethod method, bool large) {
   std::vector<std::uint64_t> words(M::dirty_log_words(1024));
   const std::string how =
       std::string(large ? ", large pages" : "") + (method == DirtyMethod::DirtyBit ? ", by D bits" : "");
-  const auto counts = [&](const char* what, auto&& f) { m.counts((what + how).c_str(), f); };
+  const auto counts = [&](const char* what, auto&& f) { m.counts(what + how, f); };
   counts("a log started", [&] { REQUIRE(m.mmu.start_dirty_log(m.slot, method).ok()); });
   counts("a write that is logged", [&] { m.write(Machine<M>::at(4, 9), 0, Kind::Resume, true); });
   if (large) counts("a write that splits", [&] { m.write(Machine<M>::kLarge + 0x5000, 0, Kind::Resume, true); });
@@ -337,7 +343,7 @@ void mixed(Ledger& l, const std::string& policy) {
   for (std::uint64_t n = 16; n < kMany; ++n) m.map(1, Machine<M>::at(n, 8), 256 + n);
   m.mmu.set_limit(1);
   sim::Random rng(11);
-  m.counts(("3,000 steps at the least limit under " + policy).c_str(), [&] {
+  m.counts("3,000 steps at the least limit under " + policy, [&] {
     for (unsigned step = 0; step < 3000; ++step) {
       const std::uint64_t r = rng.next();
       const auto n = static_cast<unsigned>(r >> 8 & 1);
@@ -375,10 +381,10 @@ void mixed(Ledger& l, const std::string& policy) {
 
 /// A direct map under a lock with readers: what they, and faults that take no lock, cost too.
 template <class M>
-struct DirectMachine : Bench<M, CountingHost> {
-  using Base = Bench<M, CountingHost>;
-  using Base::host, Base::mmu;
-  DirectMachine(Ledger& l, typename M::Caps caps, std::uint8_t large) : Base(caps), ledger(l) {
+struct DirectMachine : Counted<M> {
+  using Base = Counted<M>;
+  using Base::host, Base::mmu, Base::slot, Base::v;
+  DirectMachine(Ledger& l, typename M::Caps caps, std::uint8_t large) : Base(l, caps) {
     if (large != 0) host.use_large_pages(large);
     slot = mmu.add_slot(Gfn{0}, 1024).value();
     for (std::uint32_t n = 0; n < 2; ++n) {
@@ -386,26 +392,11 @@ struct DirectMachine : Bench<M, CountingHost> {
       REQUIRE(v[n]->enter() == EnterOutcome::Enter);
     }
   }
-  template <class F>
-  void counts(const std::string& operation, F&& f) {
-    const Work before = now();
-    f();
-    ledger.add(operation.c_str(), now() - before);
-    INFO(operation);
-    CHECK(test::unsound(mmu) == "");
-  }
-  [[nodiscard]] Work now() {
-    return {CountingMemory::accesses, WorkLock::taken,    host.guest_pages_asked, host.backings, host.frames_taken,
-            host.frames_given,        host.whole_flushes, host.pages_flushed,     host.kicks};
-  }
   void touch(std::uint64_t gfn, bool write, unsigned n = 0, bool present = false) {
     REQUIRE(v[n]->enter() == EnterOutcome::Enter);
     const std::uint32_t code = (write ? pferr::kWrite : 0U) | (present ? pferr::kPresent : 0U);
     REQUIRE(v[n]->handle_fault(Gva{gfn << 12}, code, CpuMode{}).kind == Kind::Resume);
   }
-  Ledger& ledger;
-  SlotId slot{};
-  std::vector<std::unique_ptr<typename M::Vcpu>> v;
 };
 template <class M>
 void direct(Ledger& l, bool bits, bool large) {

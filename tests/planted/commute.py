@@ -155,8 +155,8 @@ class Library:
         if all(freed) and not any(last_word(a[1]) in WORD.findall(b[1]) for a, b in (freed, freed[::-1])):
             return True
         # Two objects that give their memory back.
-        same = [re.match(r"([\w.]+)\.(drain)\(free\);$", s.strip()) for s in (first, second)]
-        if all(same) and same[0][2] == same[1][2] and last_word(same[0][1]) != last_word(same[1][1]):
+        drained = [re.match(r"([\w.]+)\.drain\(free\);$", s.strip()) for s in (first, second)]
+        if all(drained) and last_word(drained[0][1]) != last_word(drained[1][1]):
             return True
         step = [re.match(r"([\w.\->\[\]]+)\s*([|&+]=)", re.sub(r"^\s*(\w+) = \1 \|\| ", r"\1 |= ", s).strip())
                 for s in (first, second)]

@@ -49,15 +49,15 @@ class Ledger {
  public:
   Ledger(std::span<const WorkRow> rows, std::string table, std::string file)
       : expected_(rows), table_(std::move(table)), file_(std::move(file)) {}
-  void add(const char* operation, const Work& w) {
+  void add(const std::string& operation, const Work& w) {
     rows_ << "    {\"" << operation << "\", {" << w.accesses << ", " << w.holds << ", " << w.guest_pages << ", "
           << w.backings << ", " << w.frames_taken << ", " << w.frames_given << ", " << w.whole_flushes << ", "
           << w.pages_flushed << ", " << w.kicks << "}},\n";
     if (recording() != nullptr) return;
     REQUIRE_MESSAGE(seen_ < expected_.size(), "no row for " << operation);
     const WorkRow& r = expected_[seen_++];
-    INFO(std::string(operation));
-    REQUIRE(std::string(r.operation) == operation);
+    INFO(operation);
+    REQUIRE(r.operation == operation);
     CHECK_MESSAGE(w.accesses == r.work.accesses, "accesses of shared cells and guest entries");
     CHECK_MESSAGE(w.holds == r.work.holds, "holds of a lock");
     CHECK_MESSAGE(w.guest_pages == r.work.guest_pages, "times that guest memory was looked up");

@@ -53,7 +53,7 @@ class ExclusiveGuard : Mint<typename S::Lock> {
   explicit ExclusiveGuard(S& s) noexcept : state_(s), debt_(s), unseen_(s) { state_.lock.lock(); }
   ExclusiveGuard(const ExclusiveGuard&) = delete;
   ~ExclusiveGuard() {
-    if (flush_.needed() || !debt_.empty() || !unseen_.empty() || !state_.dropped.empty()) settle();
+    if (flush_.needed() || pages_wait()) settle();
     state_.lock.unlock();
   }
   [[nodiscard]] Held<Lock, Cap::Structure> held() const& noexcept {
@@ -95,7 +95,7 @@ class ExclusiveGuard : Mint<typename S::Lock> {
   }
   /// Effects: settles where pages have been zapped: they are room that nobody else need be evicted for.
   void free_zapped() noexcept {
-    if (!debt_.empty() || !unseen_.empty() || !state_.dropped.empty()) settle();
+    if (pages_wait()) settle();
   }
   /// Effects: settles; what waits for readers is freed too, once they are through.
   void settle_for_good() noexcept {
@@ -118,6 +118,9 @@ class ExclusiveGuard : Mint<typename S::Lock> {
   }
 
  private:
+  [[nodiscard]] bool pages_wait() const noexcept {
+    return !debt_.empty() || !unseen_.empty() || !state_.dropped.empty();
+  }
   S& state_;
   Batch<S, Stage::Zapped> debt_;
   Batch<S, Stage::Flushed> unseen_;
