@@ -3,16 +3,16 @@
 #include <vector>
 
 #include "core/world.hpp"
-#include "exhaustive/work_readers_rows.hpp"
-#include "exhaustive/work_rows.hpp"
 #include "support/ledger.hpp"
+#include "work/work_readers_rows.hpp"
+#include "work/work_rows.hpp"
 
 /// What each operation costs, counted rather than timed: accesses of shared cells and guest entries, holds of a lock,
 /// and what is asked of the Host. A change that only makes the library slower (a path that is remembered but never
 /// used, a flush too many, a walk that begins at the root) breaks no rule; here it is seen. A change that means to
 /// change a figure writes all of them anew and says why:
 ///
-///     SHADOWMMU_WORK_ROWS=tests/exhaustive build/gcc/tests/test_exhaustive -tc='work:*'
+///     SHADOWMMU_WORK_ROWS=tests/work build/gcc/tests/test_work
 namespace {
 using namespace shadowmmu;
 using namespace shadowmmu::test;
@@ -467,8 +467,6 @@ TEST_CASE("work: what each operation costs is what the table says") {
   each_policy([&] { mixed<Mmu>(l, std::getenv("SHADOWMMU_TEST_POLICY")); });
   l.finish();
 }
-// Under the address sanitizer these instances take half a minute to compile, and others do the same there.
-#ifndef __SANITIZE_ADDRESS__
 TEST_CASE("work: what each operation costs under a lock with readers, and of a direct map, is what the table says") {
   using Shadow = ShadowMmu<arch::X86_64, lock::Readers<WorkLock>, reclaim::Fifo, TestHost>;
   using Direct = ShadowMmu<arch::Ept, lock::Readers<WorkLock>, reclaim::Fifo, TestHost>;
@@ -479,5 +477,4 @@ TEST_CASE("work: what each operation costs under a lock with readers, and of a d
     for (const bool large : {false, true}) direct<Direct>(l, bits, large);
   l.finish();
 }
-#endif
 }  // namespace
