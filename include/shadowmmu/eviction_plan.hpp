@@ -2,6 +2,8 @@
 #pragma once
 #include <cstdint>
 
+#include "shadowmmu/types.hpp"
+
 namespace shadowmmu {
 
 /// How room is made at the limit: when, how many pages at once, and what becomes of a victim's children. A policy may
@@ -24,9 +26,7 @@ struct EvictionPlan {
   /// needs.
   [[nodiscard]] constexpr std::uint32_t wanted(std::uint32_t limit) const noexcept {
     const std::uint32_t part = share == 0 ? 0U : limit / share;
-    const std::uint32_t most = limit / 2 > 5 ? limit / 2 : 5;
-    const std::uint32_t n = part > refill ? part : std::uint32_t{refill};
-    return n > most ? most : n;
+    return min_of(max_of(part, std::uint32_t{refill}), max_of(limit / 2, std::uint32_t{5}));
   }
 };
 

@@ -46,8 +46,8 @@ class [[nodiscard]] FlushOwed {
     if (!o.needed_) return *this;
     if (!needed_) return *this = o;
     structures_ = structures_ || o.structures_;
-    first_ = o.first_ < first_ ? o.first_ : first_;
-    last_ = o.last_ > last_ ? o.last_ : last_;
+    first_ = min_of(first_, o.first_);
+    last_ = max_of(last_, o.last_);
     return *this;
   }
   [[nodiscard]] constexpr bool needed() const noexcept { return needed_; }

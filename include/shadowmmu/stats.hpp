@@ -2,6 +2,8 @@
 #pragma once
 #include <cstdint>
 
+#include "shadowmmu/types.hpp"
+
 namespace shadowmmu {
 
 /// Everything that is counted. Counters change under the Mmu's lock, so a snapshot taken under it is consistent.
@@ -61,10 +63,10 @@ struct On {
   void add(std::uint64_t Counters::*m, std::uint64_t n = 1) noexcept { c.*m += n; }
   void set(std::uint64_t Counters::*m, std::uint64_t v) noexcept { c.*m = v; }
   void peak(std::uint64_t Counters::*m, std::uint64_t v) noexcept {
-    if (c.*m < v) c.*m = v;
+    c.*m = max_of(c.*m, v);
   }
   void trough(std::uint64_t Counters::*m, std::uint64_t v) noexcept {
-    if (c.*m == 0 || v < c.*m) c.*m = v;
+    c.*m = c.*m == 0 ? v : min_of(c.*m, v);
   }
   /// Effects: adds what a vCPU counted by itself.
   void merge(const Counters& o) noexcept {

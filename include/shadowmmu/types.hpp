@@ -12,6 +12,16 @@ inline constexpr std::uint64_t kPageSize = std::uint64_t{1} << kPageShift;
 inline constexpr std::uint64_t kPageMask = kPageSize - 1;
 inline constexpr unsigned kEntriesPerTable = 512;
 
+// The standard's are in a header for hosted programs.
+template <class T>
+[[nodiscard]] constexpr T min_of(T a, T b) noexcept {
+  return b < a ? b : a;
+}
+template <class T>
+[[nodiscard]] constexpr T max_of(T a, T b) noexcept {
+  return a < b ? b : a;
+}
+
 /// A 64-bit quantity of one unit. Comparison only within the unit; arithmetic only with plain counts.
 template <class Tag>
 class Quantity {

@@ -2,30 +2,16 @@
 #pragma once
 #include <cstdint>
 
+#include "shadowmmu/core/audit_report.hpp"
+#include "shadowmmu/core/audit_vcpus.hpp"
 #include "shadowmmu/core/sync.hpp"
 
-namespace shadowmmu {
-
-/// Verdict of a full invariant check.
-struct AuditReport {
-  std::uint64_t violations = 0;
-  /// Those of them that a write to a guest table explains of which the Mmu was not told yet (guest_wrote).
-  std::uint64_t unreported = 0;
-  const char* first = nullptr;  ///< what the first violation was, of those that no such write explains if there are any
-  std::uint64_t at = 0;         ///< page index or gfn of it
-  std::uint32_t pages = 0;      ///< linked
-  std::uint32_t invalid = 0;    ///< unlinked roots still in use
-  std::uint32_t orphans = 0;    ///< parentless non-roots
-  std::uint64_t leaves = 0;
-  std::uint64_t rmap_entries = 0;
-};
-
-namespace core {
+namespace shadowmmu::core {
 
 /// Checks that hold whenever the lock is free. Complexity: O(pages * 512
 /// + slots), rmap chains each scanned per entry.
 template <class S>
-class Audit {
+class Audit : AuditNotes {
  public:
   Audit(S& s, const ExclusiveGuard<S>& g) noexcept : s_(s), held_(g.held()) {}
 
@@ -34,31 +20,17 @@ class Audit {
     for (PageIndex i = 1; i < s_.pages.end(); ++i)
       if (auto& p = s_.page(i); p.index == i && p.life == PageLife::Linked) check_page(p);
     check_rmaps();
-    check_roots();
+    check_cells();
+    VcpuAudit<S>(s_, *this).run();
     expect(mmio_ == S::Memory::plain(s_.mmio_entries), "MMIO entries are miscounted", mmio_);
-    expect(r_.leaves == r_.rmap_entries, "leaf entries and rmap entries differ in number", 0);
-    expect(r_.pages == s_.hash.size(), "hash size and linked pages differ", r_.pages);
-    return r_;
+    expect(report.leaves == report.rmap_entries, "leaf entries and rmap entries differ in number", 0);
+    expect(report.pages == s_.hash.size(), "hash size and linked pages differ", report.pages);
+    return report;
   }
 
  private:
   using Page = typename S::Page;
   using Arch = typename S::Arch;
-
-  void expect(bool ok, const char* what, std::uint64_t at) noexcept {
-    if (ok) return;
-    if (r_.violations++ == r_.unreported) note(what, at);
-  }
-  /// For what compares with a guest's table as it is now.
-  void expect_of_guest(bool ok, const char* what, std::uint64_t at) noexcept {
-    if (ok) return;
-    r_.unreported += 1;
-    if (r_.violations++ == 0) note(what, at);
-  }
-  void note(const char* what, std::uint64_t at) noexcept {
-    r_.first = what;
-    r_.at = at;
-  }
 
   void check_lists() noexcept {
     std::uint32_t n = 0;
@@ -71,17 +43,19 @@ class Audit {
       n += 1;
       expect(p.life == PageLife::Linked && p.generation != s_.generation, "obsolete list holds a valid page", p.index);
     }
-    r_.pages = n;
+    report.pages = n;
     std::uint32_t waiting = 0;
     for (auto& p : s_.invalid) {
-      r_.invalid += 1;
+      report.invalid += 1;
       expect(p.roots != 0 && p.life == PageLife::Invalid, "invalid list holds an unused page", p.index);
     }
     for (auto& p : s_.dropped) {
       waiting += 1;
       expect(p.life == PageLife::Zapped, "a page waiting for its release is not zapped", p.index);
     }
-    expect(n + r_.invalid + waiting == s_.used, "pages used are not live + obsolete + invalid + waiting", s_.used);
+    expect(s_.covered <= s_.generations && s_.generation == static_cast<typename S::Generation>(s_.generations),
+           "generations are miscounted", s_.generations);
+    expect(n + report.invalid + waiting == s_.used, "pages used are not live + obsolete + invalid + waiting", s_.used);
     const std::uint32_t deferred = s_.deferred.count();
     expect(s_.deferred.waiting.size() + s_.deferred.filling.size() == deferred, "deferred pages are miscounted",
            deferred);
@@ -109,6 +83,7 @@ class Audit {
         check_link(p, i, e);
     }
     expect(!p.walked, "a page is kept for a fault that is over", p.index);
+    expect(p.synced <= s_.last_sync, "a page has seen a sync that has not begun", p.index);
     expect(live == p.live, "live count differs from the entries", p.index);
     expect(!wants(S::Reclaim::kHooks, Hook::Strand) || own == p.own_children, "own children are miscounted", p.index);
     if constexpr (Arch::kGuests.indirect())
@@ -125,7 +100,7 @@ class Audit {
   }
 
   void check_leaf(Page& p, unsigned i, std::uint64_t e) noexcept {
-    r_.leaves += 1;
+    report.leaves += 1;
     const Gfn gfn = leaf_gfn<S>(p, i, e);
     SlotOf<S>* slot = s_.snapshot->find_any(gfn);
     expect(slot != nullptr, "a leaf maps a gfn that no slot owns", p.index);
@@ -231,7 +206,7 @@ class Audit {
   }
 
   void check_parents(Page& p) noexcept {
-    if (S::Parents::empty(p.parents) && p.roots == 0) r_.orphans += 1;
+    if (S::Parents::empty(p.parents) && p.roots == 0) report.orphans += 1;
     S::Parents::for_each(s_.cells, p.parents, [&](EntryHandle h) {
       Page& q = s_.page(h.page());
       expect(q.life == PageLife::Linked && child_of(s_, q, h.entry()) == &p, "a parent does not point back", p.index);
@@ -254,11 +229,13 @@ class Audit {
   void check_tracking(Page& p) noexcept {
     if (p.role.direct()) return;
     SlotOf<S>* slot = s_.snapshot->find_any(p.gfn);
+    expect(slot != nullptr, "a page shadows a table that no slot owns", p.gfn.value());
     if (slot == nullptr) return;
     unsigned upper = 0;
     unsigned leaf = 0;
     for (auto& q : s_.hash.bucket(p.gfn)) {
       if (q.gfn != p.gfn || q.role.direct()) continue;
+      if (upper + leaf == 0 && &q == &p) tracked_ += 1;  // each frame once
       (q.role.level() > Level{1} ? upper : leaf) += 1;
     }
     expect(!p.unsync || upper == 0, "a table let go unsync is a directory too", p.gfn.value());
@@ -267,10 +244,16 @@ class Audit {
   }
 
   void check_rmaps() noexcept {
+    std::uint32_t logs = 0;
+    std::uint64_t reasons = 0;
     for (unsigned i = 0; i < s_.snapshot->count(); ++i) {
-      s_.snapshot->at(i)->for_each_rmap([&](const std::uint32_t& head, Gfn gfn, Level level) {
+      SlotOf<S>& slot = *s_.snapshot->at(i);
+      if (slot.log() != DirtyMethod::Off) logs += 1;
+      reasons += slot.reasons_by_tables();
+      slot.for_each_rmap([&](const std::uint32_t& head, Gfn gfn, Level level) {
+        cells_ += S::Rmap::descriptors(s_.cells, head);
         S::Rmap::for_each(s_.cells, head, [&](EntryHandle h) {
-          r_.rmap_entries += 1;
+          report.rmap_entries += 1;
           Page& p = s_.page(h.page());
           const std::uint64_t e = entry<S>(p, h.entry());
           const bool good = p.life == PageLife::Linked && p.role.level() == level && Arch::present(e) &&
@@ -279,33 +262,26 @@ class Audit {
         });
       });
     }
+    expect(logs == s_.logs, "dirty logs are miscounted", logs);
+    expect(reasons == tracked_ * (sizeof(kLargeLevels) / sizeof(Level)), "reasons against large pages are miscounted",
+           reasons);
   }
 
-  void check_roots() noexcept {
-    std::uint64_t held = 0;
-    for (auto& v : s_.vcpus) {
-      if (!v.root.loaded) continue;
-      const bool reload = S::Memory::plain(v.reload) != 0;
-      for (const WeakPage& w : v.root.page) {
-        if (w.index == kNoPage) continue;
-        auto* p = s_.strong(w);
-        expect(p != nullptr, "a vCPU's root was freed under it", w.index);
-        if (p == nullptr) continue;
-        held += 1;
-        expect(reload || !s_.obsolete_page(*p), "an obsolete root without a pending reload", w.index);
-      }
+  /// Descriptors and bitmaps: none is lost, none serves two.
+  void check_cells() noexcept {
+    for (PageIndex i = 1; i < s_.pages.end(); ++i) {
+      const Page& p = s_.page(i);
+      if (p.index != i || p.life == PageLife::Free) continue;
+      cells_ += S::Parents::descriptors(s_.cells, p.parents) + (p.unsync_map != 0 ? 1U : 0U);
     }
-    std::uint64_t counted = 0;
-    for (PageIndex i = 1; i < s_.pages.end(); ++i)
-      if (auto& p = s_.page(i); p.index == i && p.life != PageLife::Free) counted += p.roots;
-    expect(held == counted, "root references differ from the vCPUs' roots", held);
+    expect(cells_ == s_.cells.used(), "descriptors of lists are lost", cells_);
   }
 
   S& s_;
   Structure<S> held_;
-  AuditReport r_;
   std::uint64_t mmio_ = 0;
+  std::uint64_t tracked_ = 0;  ///< frames with tables that have shadow pages
+  std::uint64_t cells_ = 0;
 };
 
-}  // namespace core
-}  // namespace shadowmmu
+}  // namespace shadowmmu::core

@@ -7,10 +7,8 @@
 /// Control registers: what the guest writes, what the hardware must run with.
 namespace shadowmmu::core {
 
-template <class S>
-[[nodiscard]] Role base_role(S& s, const guest::Paging& p) noexcept {
-  Role r = Role{}.with_mode(p.mode());
-  if constexpr (requires { s.caps.accessed_dirty; }) r = r.with_ad_disabled(!s.caps.accessed_dirty);
+[[nodiscard]] inline Role base_role(const guest::Paging& p) noexcept {
+  const Role r = Role{}.with_mode(p.mode());
   if (p.mode() == GuestMode::NonPaging || p.mode() == GuestMode::Direct) return r;
   return r.with_cpu(p.wp(), p.nxe(), p.mode() == GuestMode::Bits32 && p.pse(), p.smep(), p.smap());
 }
@@ -38,9 +36,9 @@ void show_registers(typename S::Vcpu& v, bool controls) noexcept {
 
 /// Effects: a fresh vCPU: direct for second-level formats, else as after reset (paging off).
 template <class S>
-void reset_vcpu(S& s, typename S::Vcpu& v) noexcept {
+void reset_vcpu(typename S::Vcpu& v) noexcept {
   if constexpr (S::Arch::kGuests.has(GuestMode::Direct)) v.paging = guest::Paging::direct();
-  v.role = base_role(s, v.paging);
+  v.role = base_role(v.paging);
 }
 
 /// Effects: reads the four PDPTEs at cr3. Returns: false where a present one has a reserved bit set, with nothing
@@ -95,7 +93,7 @@ template <class S>
   v.controls = c;
   v.paging = paging;
   show_registers<S>(v, true);
-  const Role role = base_role(s, paging);
+  const Role role = base_role(paging);
   if (role != v.role || reload) {
     v.role = role;
     // Tables of the other role may be unsync since before a flush that only brought this role's up to date.

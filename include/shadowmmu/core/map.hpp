@@ -36,9 +36,7 @@ template <class S>
 template <class S>
 [[nodiscard]] Level mapping_level(S& s, SlotOf<S>& slot, Gfn gfn, const Backing& b, Level guest) noexcept {
   if (slot.log() != DirtyMethod::Off) return Level{1};
-  unsigned top = b.level < guest ? b.level.value() : guest.value();
-  const unsigned have = s.caps.large_1g ? 3U : 2U;
-  if (top > have) top = have;
+  const unsigned top = min_of(min_of(b.level, guest).value(), s.caps.large_1g ? 3U : 2U);
   unsigned best = 1;
   for (unsigned l = 2; l <= top; ++l) {
     const std::uint64_t inside = Level{l}.frames() - 1;

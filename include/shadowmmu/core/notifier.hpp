@@ -18,8 +18,7 @@ inline constexpr Gfn kEverywhere{~std::uint64_t{0}};
 
 /// Returns: the end of `pages` gfns from `first`; a range that wraps ends at the last gfn.
 [[nodiscard]] constexpr Gfn range_end(Gfn first, std::uint64_t pages) noexcept {
-  const std::uint64_t most = ~std::uint64_t{0} - first.value();
-  return first + (pages < most ? pages : most);
+  return first + min_of(pages, ~std::uint64_t{0} - first.value());
 }
 
 /// Part of a slot that lies in one 2 MiB region.
@@ -34,10 +33,9 @@ template <class S>
   if (!(first < end)) return {};
   SlotOf<S>* slot = slots.find_from(first);
   if (slot == nullptr || slot->first() >= end) return {};
-  const Gfn at = first < slot->first() ? slot->first() : first;
+  const Gfn at = max_of(first, slot->first());
   const Gfn region_end{(at.value() / Level{2}.frames() + 1) * Level{2}.frames()};
-  const Gfn stop = region_end < slot->end() ? region_end : slot->end();
-  return {slot, at, stop < end ? stop : end};
+  return {slot, at, min_of(min_of(region_end, slot->end()), end)};
 }
 
 /// Calls work(slot, first, end) for the part of each slot that lies in [first, first + pages), in pieces of one 2 MiB
@@ -100,8 +98,8 @@ void invalidate_begin(S& s, Gfn first, std::uint64_t pages) noexcept {
     s.invalidate_first = first;
     s.invalidate_end = end;
   } else {
-    if (first < s.invalidate_first) s.invalidate_first = first;
-    if (s.invalidate_end < end) s.invalidate_end = end;
+    s.invalidate_first = min_of(s.invalidate_first, first);
+    s.invalidate_end = max_of(s.invalidate_end, end);
   }
   S::Memory::plain(s.invalidating, S::Memory::plain(s.invalidating) + 1);
   // Nothing is installed in the range from here on: the lock may go on the way.

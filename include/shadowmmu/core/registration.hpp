@@ -14,7 +14,7 @@ namespace shadowmmu::core {
 template <class S>
 void register_vcpu(S& s, typename S::Vcpu& v, VcpuId id) noexcept {
   v.id = id;
-  reset_vcpu(s, v);
+  reset_vcpu<S>(v);
   const SlotsScope<S> scope(s);
   const ExclusiveGuard<S> g(s);
 #ifndef NDEBUG

@@ -214,6 +214,18 @@ class HandleList {
     for (std::uint32_t c = first; c != 0; c = M::plain(cells.at(c)->list.next)) n += M::plain(cells.at(c)->list.count);
     return n;
   }
+  /// Returns: how many descriptors of the pool the list has. Complexity: O(length / 14).
+  [[nodiscard]] static unsigned descriptors(const CellPool& cells, const std::uint32_t& head) noexcept {
+    const std::uint32_t first = M::plain(head);
+    unsigned n = 0;
+    if (is_fan(first)) {
+      n = 1;
+      for (const std::uint32_t& part : fan_of(cells, first).fan.part) n += descriptors(cells, part);
+    } else if (is_chain(first)) {
+      for (std::uint32_t c = first; c != 0; c = M::plain(cells.at(c)->list.next)) n += 1;
+    }
+    return n;
+  }
 
   /// What a reader without the lock found on a list at one moment.
   struct Seen {

@@ -48,11 +48,6 @@ class Role {
   static constexpr std::uint32_t kClean = 1U << 19U;
   [[nodiscard]] constexpr bool clean() const noexcept { return (bits_ & kClean) != 0; }
   [[nodiscard]] constexpr Role with_clean(bool c) const noexcept { return Role{(bits_ & ~kClean) | (c ? kClean : 0U)}; }
-  /// Reserved in the key for what later formats bring: A/D-disabled, nested, SMM address space.
-  static constexpr std::uint32_t kAdDisabled = 1U << 17U, kNested = 1U << 18U;
-  [[nodiscard]] constexpr Role with_ad_disabled(bool d) const noexcept {
-    return Role{(bits_ & ~kAdDisabled) | (d ? kAdDisabled : 0U)};
-  }
   friend constexpr bool operator==(Role, Role) noexcept = default;
 
  private:

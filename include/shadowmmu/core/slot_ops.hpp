@@ -43,11 +43,10 @@ void apply_limit(S& s) noexcept {
   std::uint64_t n = s.wanted_limit;
   if (n == 0) {
     for (unsigned i = 0; i < s.snapshot->count(); ++i) n += s.snapshot->at(i)->pages();
-    n = n / 50 < S::Config::kMinLimit ? S::Config::kMinLimit : n / 50;
+    n = max_of(n / 50, std::uint64_t{S::Config::kMinLimit});
   }
   constexpr std::uint64_t kMost = (1U << kPageIndexBits) - 1;
-  if (n > kMost) n = kMost;
-  s.limit = static_cast<std::uint32_t>(n < least_limit(s) ? least_limit(s) : n);
+  s.limit = static_cast<std::uint32_t>(max_of(min_of(n, kMost), std::uint64_t{least_limit(s)}));
 }
 
 /// Effects: at most n shadow pages from now on, or the least that can work; what is beyond goes, the lock let go
@@ -66,7 +65,7 @@ template <class S>
     const std::uint32_t freed = evict(s, g, 0, kEvictAtOnce);
     g.settle_for_good();
     if (freed == 0) break;
-    beyond -= freed < beyond ? freed : beyond;
+    beyond -= min_of(freed, beyond);
   }
   const ExclusiveGuard<S> g(s);
   return least_limit(s);

@@ -30,7 +30,7 @@ FlushOwed zap_written(S& s, Structure<S> h, typename S::Page& p, unsigned offset
 /// entry (a lone aligned byte is how A and D are cleared).
 [[nodiscard]] constexpr bool odd_write(unsigned offset, unsigned bytes, unsigned width) noexcept {
   if (bytes == 1) return false;
-  return bytes < 4 || offset % (bytes < width ? bytes : width) != 0;
+  return bytes < 4 || offset % min_of(bytes, width) != 0;
 }
 
 /// Effects: guest memory [offset, offset + bytes) of gfn was written. Entries concerned are zapped; a page written
@@ -81,8 +81,8 @@ void guest_wrote(S& s, Gpa gpa, std::uint64_t bytes) noexcept {
   for_each_region(s, g, frame_of(gpa), (last >> kPageShift) - frame_of(gpa).value() + 1,
                   [&](SlotOf<S>& slot, Gfn lo, Gfn) noexcept {
                     const std::uint64_t first = address_of(lo).value();
-                    const std::uint64_t from = gpa.value() > first ? gpa.value() : first;
-                    const std::uint64_t to = last - first < kPageMask ? last : first + kPageMask;
+                    const std::uint64_t from = max_of(gpa.value(), first);
+                    const std::uint64_t to = first + min_of(last - first, std::uint64_t{kPageMask});
                     slot.mark_dirty(lo);
                     note_write(s, g, lo, static_cast<unsigned>(from - first), static_cast<unsigned>(to - from + 1));
                     return RegionWork{lo + 1, 1};

@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "shadowmmu/reclaim/credit_order.hpp"
+#include "shadowmmu/types.hpp"
 
 namespace shadowmmu::reclaim {
 
@@ -27,7 +28,7 @@ struct FrequentEntries {
   }
   [[nodiscard]] static constexpr std::uint32_t of(unsigned live, std::uint32_t frequency, bool bits) noexcept {
     const std::uint32_t worth = frequency * kPower[live] / 16;
-    return !bits || worth < unproven(frequency) ? worth : unproven(frequency);
+    return bits ? min_of(worth, unproven(frequency)) : worth;
   }
 };
 static_assert(FrequentEntries::of(1, 1, true) == 1 && FrequentEntries::of(256, 1, true) == 8 &&
