@@ -116,4 +116,20 @@ TEST_CASE("the audit tells keys of direct pages that disagree with what is above
   w.other_value("a leaf of a direct page grants more than its key", large.role,
                 large.role.with_access(large.role.access().without(Access::kWrite)));
 }
+
+TEST_CASE("a vCPU that leaves its root holds nothing any more") {
+  World w;
+  auto& s = w.s;
+  auto& v = w.first();
+  auto& leaf = w.page(0x8000'0000, 1);
+  for (unsigned n = 0; n <= v.holding.kRepeats; ++n) core::note_making(s, v, 0x8000'0000);
+  core::hold(s, v, leaf);
+  REQUIRE((s.holders == 1 && leaf.held == 1));
+  CHECK(unsound(w.mmu) == "");
+  REQUIRE(w.v.set_cr3(1 << 12) == ControlOutcome::Done);
+  REQUIRE(w.v.enter() == EnterOutcome::Enter);
+  CHECK(s.holders == 0);
+  CHECK(leaf.held == 0);
+  CHECK(unsound(w.mmu) == "");
+}
 }  // namespace

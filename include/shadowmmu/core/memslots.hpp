@@ -269,7 +269,8 @@ class Slot {
     }
     return true;
   }
-  /// Calls f(gfn, level) for each end of the slot that lies inside a region. A large page must lie inside the slot whole.
+  /// Calls f(gfn, level) for each end of the slot that lies inside a region. A large page must lie inside the slot
+  /// whole.
   template <class F>
   void for_each_end(F&& f) const noexcept {
     for (const Level l : kLargeLevels) {
