@@ -62,12 +62,8 @@ struct On {
   Counters c;
   void add(std::uint64_t Counters::*m, std::uint64_t n = 1) noexcept { c.*m += n; }
   void set(std::uint64_t Counters::*m, std::uint64_t v) noexcept { c.*m = v; }
-  void peak(std::uint64_t Counters::*m, std::uint64_t v) noexcept {
-    c.*m = max_of(c.*m, v);
-  }
-  void trough(std::uint64_t Counters::*m, std::uint64_t v) noexcept {
-    c.*m = c.*m == 0 ? v : min_of(c.*m, v);
-  }
+  void peak(std::uint64_t Counters::*m, std::uint64_t v) noexcept { c.*m = max_of(c.*m, v); }
+  void trough(std::uint64_t Counters::*m, std::uint64_t v) noexcept { c.*m = c.*m == 0 ? v : min_of(c.*m, v); }
   /// Effects: adds what a vCPU counted by itself.
   void merge(const Counters& o) noexcept {
     c.faults += o.faults;

@@ -36,9 +36,9 @@ void explore_all(F&& scenario, unsigned tso_preemptions = 2, unsigned sc_preempt
 }
 
 template <class F>
-void explore_cxx(F&& scenario) {
+void explore_cxx(F&& scenario, unsigned preemptions = 1) {
   // A sequence lock shows only by four loads that find something old.
-  explore_one("C++", {.preemptions = kWeakPreemptions, .cxx = true, .stale = 4}, scenario);
+  explore_one("C++", {.preemptions = max_of(preemptions, kWeakPreemptions), .cxx = true, .stale = 4}, scenario);
 }
 
 TEST_CASE("scenarios") {
@@ -54,7 +54,7 @@ TEST_CASE("scenarios under the C++ memory model") {
   for (const test::Named& n : test::scenarios()) {
     SUBCASE(n.name.c_str()) {
       MESSAGE(n.name);
-      explore_cxx(n.make);
+      explore_cxx(n.make, n.cxx_preemptions);
     }
   }
 }

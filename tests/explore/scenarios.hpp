@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "explore/grace_scenarios.hpp"
 #include "explore/machines.hpp"
 #include "explore/named.hpp"
 
@@ -741,6 +742,7 @@ std::vector<Named> scenarios() {
       {"age x large-page split", age_split<R>, 1, 1},
       {"window's end x enter", window_enter<R>},
       {"reader below the bound", reader_below_bound<R>},
+      {"sections x grace period", sections_beside_a_grace_period, 2, 2, 2},
   };
 }
 

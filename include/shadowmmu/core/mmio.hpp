@@ -7,6 +7,11 @@
 /// MMIO entries: "nobody's memory here" remembered in the shadow tables, all forgotten at once by a generation.
 /// State::mmio_generation counts up for ever in its low 63 bits; entries bear the low bits of it that fit, a vCPU's
 /// last MMIO page all. Bit 63 says that an update is in progress: then nothing is remembered nor believed.
+///
+/// The word needs no order of its own. What an update changes, it changes under the Mmu's lock, before the generation
+/// that says so. A fault that has read that generation takes the lock later than the update did: were it earlier, the
+/// fault would have read what was stored after. So it finds the slots changed, or its root obsolete, and remembers
+/// nothing. Whoever tells a vCPU by other means that memory has come orders that himself.
 namespace shadowmmu::core {
 
 template <class S>
@@ -18,7 +23,7 @@ class MmioGeneration {
   static constexpr std::uint32_t kMask = static_cast<std::uint32_t>((std::uint64_t{1} << kBits) - 1);
 
   [[nodiscard]] static std::uint64_t now(S& s) noexcept {
-    return S::Memory::template load<Order::Acquire>(s.mmio_generation);
+    return S::Memory::template load<Order::Relaxed>(s.mmio_generation);
   }
   /// What an entry bears.
   [[nodiscard]] static constexpr std::uint32_t stored(std::uint64_t g) noexcept {
@@ -38,14 +43,14 @@ class MmioGeneration {
         end(s);
         return;
       }
-      if (S::Memory::template compare_exchange<Order::AcqRel>(s.mmio_generation, g, g + 1)) return;
+      if (S::Memory::template compare_exchange<Order::Relaxed>(s.mmio_generation, g, g + 1)) return;
     }
   }
   /// Effects: memslots are about to change: MMIO entries are neither made nor believed until `end`. Requires: the slots
   /// lock.
   static void begin(S& s) noexcept {
     std::uint64_t g = S::Memory::template load<Order::Relaxed>(s.mmio_generation);
-    while (!S::Memory::template compare_exchange<Order::AcqRel>(s.mmio_generation, g, g | kInProgress)) {
+    while (!S::Memory::template compare_exchange<Order::Relaxed>(s.mmio_generation, g, g | kInProgress)) {
     }
   }
   /// Effects: MMIO entries made before are invalid. Where the stored bits start over, those of the old generation 0
@@ -53,7 +58,7 @@ class MmioGeneration {
   static void end(S& s) noexcept {
     const std::uint64_t g = S::Memory::template load<Order::Relaxed>(s.mmio_generation) & ~kInProgress;
     if (stored(g + 1) == 0) zap_pages(s);
-    S::Memory::template store<Order::Release>(s.mmio_generation, g + 1);
+    S::Memory::template store<Order::Relaxed>(s.mmio_generation, g + 1);
   }
 
  private:
