@@ -108,6 +108,14 @@ TEST_CASE("the audit tells what is kept for a vCPU and is not so") {
   CHECK(unsound(w.mmu) == "");
 }
 
+TEST_CASE("the audit looks at leaves of a slot again once its flags have settled") {
+  World w;
+  const auto& slot = *w.s.snapshot->find_any(Gfn{300});
+  REQUIRE(w.mmu.set_slot_flags(slot.id(), {true}).ok());
+  CHECK(slot.read_only());
+  CHECK_FALSE(slot.settling());
+}
+
 TEST_CASE("the audit tells keys of direct pages that disagree with what is above them") {
   World w;
   auto& large = w.page(0x20'0000, 1);

@@ -140,7 +140,7 @@ template <class S>
 }
 /// Effects: starts to fetch what the shadow leaf for `a` needs, where the last faults came by. Locking: none.
 template <class S>
-__attribute__((no_sanitize("thread"))) void hint_path(S& s, const typename S::Vcpu& v, Gva a) noexcept {
+SHADOWMMU_RACES_KNOWINGLY void hint_path(S& s, const typename S::Vcpu& v, Gva a) noexcept {
   const std::uint64_t region = a.value() >> 30U;
   const unsigned slot = region % PathCache::kSlots;
   if (v.path.region[slot] != region || v.path.page[slot] == kNoPage) return;
@@ -343,8 +343,7 @@ template <class S>
 [[nodiscard]] bool walked_retiring(const Fault<S>& f) noexcept {
   if (!f.slots->changing()) return false;
   const GuestMode m = f.v.paging.mode();
-  if (m == GuestMode::NonPaging || m == GuestMode::Direct) return false;
-  const unsigned top = m == GuestMode::Long4 ? 4U : 2U;
+  const unsigned top = m == GuestMode::Long4 ? 4U : m == GuestMode::Pae || m == GuestMode::Bits32 ? 2U : 0U;
   for (unsigned l = f.walk.level; l <= top; ++l)
     if (f.slots->retiring(f.walk.table(l))) return true;
   return false;
