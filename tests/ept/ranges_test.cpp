@@ -788,7 +788,7 @@ TEST_CASE(
 TEST_CASE("a slot that becomes read-only in the middle of a write fault is not written by it") {
   Slotted m;
   m.host.meddle = [&] { REQUIRE(m.mmu.set_slot_flags(m.slot, {true}).ok()); };
-  CHECK(m.touch(600, true) == Kind::Resume);
+  CHECK(m.touch(600, true) == Kind::Retry);
   CHECK_FALSE(m.writable(600));
   CHECK(m.touch(600, true) == Kind::Mmio);
   REQUIRE(m.mmu.set_slot_flags(m.slot, {false}).ok());

@@ -52,7 +52,7 @@ def includes_of(text):
             depth += 1
         elif re.match(r"#\s*endif", line):
             depth -= 1
-        elif line and not line.startswith("#"):
+        elif line and (not line.startswith("#") or re.match(r"#\s*define", line)):
             head = False
     return found
 

@@ -91,7 +91,7 @@ inline constexpr WorkRow kWorkRows[] = {
     {"a slot added", {18, 2, 0, 0, 5, 1, 0, 0, 0}},
     {"a slot moved", {4916, 6, 0, 0, 7, 25, 1, 0, 1}},
     {"a slot made larger", {299, 5, 0, 0, 7, 7, 1, 0, 1}},
-    {"a slot made read-only", {23, 4, 0, 0, 0, 0, 0, 0, 0}},
+    {"a slot made read-only", {25, 4, 0, 0, 0, 0, 0, 0, 0}},
     {"a slot removed", {292, 5, 0, 0, 2, 6, 1, 0, 1}},
     {"everything zapped", {4643, 5, 0, 0, 0, 18, 1, 0, 1}},
     {"everything obsolete", {18, 2, 0, 0, 0, 0, 0, 0, 0}},

@@ -147,14 +147,18 @@ class Audit : AuditNotes {
         expect(q.unsync, "a writable leaf maps a synced leaf table", first.value());
   }
 
+  /// A table in ROM never gets its D bits: writes go on without. While a change of flags settles, such leaves are
+  /// there.
+  [[nodiscard]] bool gets_bits(SlotOf<S>& slot, Gfn table) noexcept {
+    return !slot.settling() && !keeps_bits(s_, slot, table);
+  }
   /// The leaves of a synced table grant no more than the guest's entries.
   void check_rights(Page& p) noexcept requires(Arch::kGuests.indirect()) {
     SlotOf<S>* const slot = s_.snapshot->find_any(p.gfn);
     const void* table = slot == nullptr ? nullptr : s_.host.guest_page(p.gfn);
     if (table == nullptr) return;
     const guest::Paging paging = paging_of(s_, p.role);
-    // A table in ROM never gets its D bit: writes go on without.
-    const bool gets_d = !keeps_bits(s_, *slot, p.gfn);
+    const bool gets_d = gets_bits(*slot, p.gfn);
     for (unsigned i = 0; i < kEntriesPerTable; ++i)
       if (const std::uint64_t e = entry<S>(p, i); Arch::present(e))
         check_rights(p, i, e, gpte_of<S>(table, p, i), paging, gets_d);
@@ -200,7 +204,7 @@ class Audit : AuditNotes {
     if (!large_gpte_of(s_, p, i, g) || (g & guest::kEntryPresent) == 0) return;  // its writer has not reported yet
     const guest::Paging paging = paging_of(s_, p.role);
     if (!paging.maps_page(g, p.role.level().value())) return;
-    const bool clean = (g & guest::kEntryDirty) == 0 && !keeps_bits(s_, *s_.snapshot->find_any(p.gfn), p.gfn);
+    const bool clean = (g & guest::kEntryDirty) == 0 && gets_bits(*s_.snapshot->find_any(p.gfn), p.gfn);
     expect_of_guest(!clean || c.role.clean() || (p.role.wp() && !c.role.access().write()),
                     "a child of a clean large guest page is keyed as dirty", p.index);
   }

@@ -65,8 +65,8 @@ class Slot {
   [[nodiscard]] Gfn first() const noexcept { return Gfn{first_}; }
   [[nodiscard]] std::uint64_t pages() const noexcept { return pages_; }
   [[nodiscard]] Gfn end() const noexcept { return Gfn{first_ + pages_}; }
-  /// Without the lock it may be what it was: whoever places a leaf asks again under it, and a fault that gives back a
-  /// right finds the entry gone (set_slot_flags).
+  /// Without the lock it may be what it was. A fault whose walk went by the old flags, of a table or of the page, has
+  /// read the old sequence of invalidations before; one that gives back a right finds the entry gone (set_slot_flags).
   [[nodiscard]] bool read_only() const noexcept {
     return Memory::template load<memory::Order::Relaxed>(read_only_) != 0;
   }

@@ -10,8 +10,9 @@
 ///
 /// The word needs no order of its own. What an update changes, it changes under the Mmu's lock, before the generation
 /// that says so. A fault that has read that generation takes the lock later than the update did: were it earlier, the
-/// fault would have read what was stored after. So it finds the slots changed, or its root obsolete, and remembers
-/// nothing. Whoever tells a vCPU by other means that memory has come orders that himself.
+/// fault would have read what was stored after. So if it went by the old slots it finds them changed, and after a wrap
+/// it finds its root obsolete: then it remembers nothing. The last page of a vCPU is believed by the whole count,
+/// without the lock: coherence is enough. Whoever tells a vCPU by other means that memory has come orders that himself.
 namespace shadowmmu::core {
 
 template <class S>

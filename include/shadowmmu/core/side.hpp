@@ -7,7 +7,7 @@
 #include "shadowmmu/types.hpp"
 
 // A function that the sanitizer of threads leaves alone: as it is, not inlined into one that it looks at.
-#if defined(__SANITIZE_THREAD__)
+#if defined(__SANITIZE_THREAD__) && !defined(__clang__)
 #define SHADOWMMU_RACES_KNOWINGLY __attribute__((no_sanitize("thread"), noinline))
 #elif defined(__clang__)
 #if __has_feature(thread_sanitizer)

@@ -255,6 +255,7 @@ template <class S>
     const ExclusiveGuard<S> g(s);
     slot->set_flags(flags);
     slot->set_settling(true);
+    S::Memory::template store<Order::Release>(s.invalidate_seq, S::Memory::plain(s.invalidate_seq) + 1);
   }
   zap_slot_entries(s, *slot);
   const ExclusiveGuard<S> g(s);

@@ -49,7 +49,8 @@ struct Smp {
 #endif
   }
   /// Accesses under a lock: no ordering, no schedule point, but single-copy for those who read beside it. Inlined
-  /// always: a function that the sanitizer of threads leaves alone (SideAccess::prefetch) calls nothing that it sees.
+  /// always: where a function that the sanitizer of threads leaves alone (SideAccess::prefetch) reads what may race,
+  /// the sanitizer must not see it through this one.
   template <class T>
   [[nodiscard, gnu::always_inline]] static inline T plain(const T& cell) noexcept {
     return __atomic_load_n(&cell, __ATOMIC_RELAXED);
