@@ -294,6 +294,45 @@ TEST_CASE("a directory that is linked again over 300 tables that were written me
   CHECK(test::unsound(b.mmu) == "");
 }
 
+TEST_CASE(
+    "4,096 directory entries that lead to tables which another root's load has brought back: looked at in slices") {
+  constexpr std::uint64_t kTables = 128, kDirectories = 8;
+  Bench<Mmu> b;
+  REQUIRE(b.mmu.add_slot(Gfn{0}, 1024).ok());
+  b.mmu.set_limit(800);
+  b.table(1)[0] = 2 << 12 | kPage;
+  for (std::uint64_t d = 0; d < kDirectories; ++d) {
+    b.table(2)[d] = (10 + d) << 12 | kPage;
+    for (unsigned i = 0; i < 512; ++i) b.table(10 + d)[i] = (100 + i % kTables) << 12 | kPage;
+  }
+  b.table(3)[0] = 4 << 12 | kPage;
+  b.table(4)[0] = 5 << 12 | kPage;
+  b.table(5)[200] = 6 << 12 | kPage;
+  for (std::uint64_t t = 0; t < kTables; ++t) {
+    b.table(5)[t] = (100 + t) << 12 | kPage;
+    b.table(6)[t] = (100 + t) << 12 | kPage;  // the tables themselves
+    b.table(100 + t)[0] = 400 << 12 | kPage;
+  }
+  Mmu::Vcpu v(b.mmu);
+  run_long(v, 1);
+  for (std::uint64_t d = 0; d < kDirectories; ++d)
+    for (std::uint64_t i = 0; i < 512; ++i) REQUIRE(read_fault(v, d << 30 | i << 21).kind == Kind::Resume);
+  const auto load = [&v](std::uint64_t root) {
+    REQUIRE(v.set_cr3(root << 12) == ControlOutcome::Done);
+    REQUIRE(v.enter() == EnterOutcome::Enter);
+  };
+  load(3);
+  for (std::uint64_t t = 0; t < kTables; ++t) {
+    REQUIRE(read_fault(v, t << 21).kind == Kind::Resume);
+    REQUIRE(write_fault(v, std::uint64_t{200} << 21 | t << 12).kind == Kind::Resume);
+  }
+  REQUIRE(b.mmu.stats().pages_unsynced == kTables);
+  load(3);
+  REQUIRE(b.mmu.stats().pages_synced == kTables);
+  CHECK(longest([&] { load(1); }) <= kMostTouched);
+  CHECK(test::unsound(b.mmu) == "");
+}
+
 /// Directory 10 maps leaf table 5 in its first entry and 6 in the next; eight tables 20 to 27 of level 3 name it in
 /// their first 42 entries each, and all entries of the top tables 1 to 3 name those eight. Top table 4 has a path to
 /// table 5 of its own, and maps it writable at kTable.

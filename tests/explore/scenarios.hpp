@@ -150,6 +150,20 @@ sim::Scenario shadow_fault_new_slot() {
           }};
 }
 
+/// A write fault by a table in read-only memory, which keeps its bits, while that memory becomes writable: no leaf may
+/// be written whose entry could have its D bit now.
+template <class Lock>
+sim::Scenario fault_tables_writable() {
+  auto m = machine<Shadow<Lock>>();
+  m->table(3)[1] = 40 << 12 | Shadow<Lock>::kPage;
+  m->table(40)[0] = 20 << 12 | 0x27;
+  const SlotId rom = m->mmu.add_slot(Gfn{40}, 4, SlotFlags{true}).value();
+  for (auto& v : m->vcpu) REQUIRE(v->enter() == EnterOutcome::Enter);
+  return {{[=] { m->kind[0] = m->write(0, 0x20'0000); },
+           [=] { must(m->mmu.set_slot_flags(rom, {false}).ok(), "the flags changed"); }},
+          [=] { return (m->kind[0] == Kind::Resume || m->kind[0] == Kind::Retry) && m->sound(); }};
+}
+
 /// A reader that looks while a root and the tables below it are made finds the page or nothing, and reads no table from
 /// before it was filled.
 template <class Lock>
@@ -705,6 +719,7 @@ std::vector<Named> scenarios() {
       {"fault x slot removal, no readers", fault_slot_removal<S>},
       {"MMIO fault x a slot that appears", mmio_new_slot<S>},
       {"shadow fault x a slot that appears", shadow_fault_new_slot<S>},
+      {"fault x tables that may be written", fault_tables_writable<R>, 2, 2, 2},
       {"walk x new path", walk_new_path<R>},
       {"walk x zap x free", walk_zap_free<R>},
       {"walk x zap x free, by flush", walk_zap_free<ExploredFlush>},

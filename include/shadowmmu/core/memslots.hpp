@@ -71,7 +71,7 @@ class Slot {
     return Memory::template load<memory::Order::Relaxed>(read_only_) != 0;
   }
   void set_flags(SlotFlags f) noexcept {
-    Memory::template store<memory::Order::Relaxed>(read_only_, f.read_only ? 1U : 0U);
+    Memory::template store<memory::Order::Relaxed>(read_only_, static_cast<std::uint32_t>(f.read_only));
   }
   [[nodiscard]] DirtyMethod log() const noexcept { return static_cast<DirtyMethod>(Memory::plain(log_)); }
   /// Whether entries from before a change of flags may be there still.
@@ -113,7 +113,7 @@ class Slot {
     s->first_ = first.value();
     s->pages_ = pages;
     s->base_gib_ = first.value() >> 18U;
-    s->read_only_ = flags.read_only ? 1U : 0U;
+    s->set_flags(flags);
     s->id_ = id;
     if (!s->make_directories(host)) {
       s->destroy(host);
