@@ -70,7 +70,10 @@ class VcpuAudit {
         same = v.top == s_.host.to_phys(pdpt);
         for (unsigned i = 0; i < 4; ++i) {
           const Page* p = s_.strong(v.root.page[i]);
-          same = same && S::Memory::plain(pdpt[i]) == (p == nullptr ? 0 : Arch::make_pdpte(s_.table_address(*p)));
+          const std::uint64_t e = S::Memory::plain(pdpt[i]);
+          // Not the whole word: QEMU's CPU sets A there.
+          same =
+              same && Arch::present(e) == (p != nullptr) && (p == nullptr || Arch::address(e) == s_.table_address(*p));
         }
       }
     } else {
