@@ -112,8 +112,11 @@ TEST_CASE("the audit looks at leaves of a slot again once its flags have settled
   World w;
   const auto& slot = *w.s.snapshot->find_any(Gfn{300});
   REQUIRE(w.mmu.set_slot_flags(slot.id(), {true}).ok());
-  CHECK(slot.read_only());
-  CHECK_FALSE(slot.settling());
+  REQUIRE((slot.read_only() && !slot.settling()));
+  REQUIRE(read_fault(w.v, 0x8000'0000).kind == Kind::Resume);
+  std::uint64_t& e = w.page(0x8000'0000, 1).table[0];
+  REQUIRE((arch::X86_64::present(e) && !arch::X86_64::writable(e)));
+  w.other_value("a leaf lets read-only memory be written", e, e | arch::X86_64::kWrite);
 }
 
 TEST_CASE("the audit tells keys of direct pages that disagree with what is above them") {

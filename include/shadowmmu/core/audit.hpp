@@ -8,8 +8,8 @@
 
 namespace shadowmmu::core {
 
-/// Checks that hold whenever the lock is free. Complexity: O(pages * 512
-/// + slots), rmap chains each scanned per entry.
+/// Checks that hold whenever the lock is free. Complexity: O(pages * 512 + frames and regions of the slots), rmap
+/// chains each scanned per entry.
 template <class S>
 class Audit : AuditNotes {
  public:

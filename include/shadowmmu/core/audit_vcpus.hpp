@@ -43,10 +43,7 @@ class VcpuAudit {
   using Arch = typename S::Arch;
 
   /// Whether the root that is loaded is four directories; the vCPU's own mode may be another by now.
-  [[nodiscard]] static bool four_directories(const Vcpu& v) noexcept {
-    const GuestMode m = v.root.role.mode();
-    return m != GuestMode::Long4 && m != GuestMode::Direct;
-  }
+  [[nodiscard]] static bool four_directories(const Vcpu& v) noexcept { return pae_shape<S>(v.root.role.mode()); }
 
   void check_root(const Vcpu& v) noexcept {
     if (!v.root.loaded) return;

@@ -12,11 +12,15 @@ namespace shadowmmu::core {
 
 /// Whether the hardware walks four PDPTEs (guest not in long mode) rather than one top table.
 template <class S>
-[[nodiscard]] bool pae_shape(const typename S::Vcpu& v) noexcept {
+[[nodiscard]] constexpr bool pae_shape(GuestMode m) noexcept {
   if constexpr (S::Arch::kGuests.indirect() || S::Arch::kGuests.has(GuestMode::NonPaging))
-    return v.paging.mode() != GuestMode::Long4;
+    return m != GuestMode::Long4;
   else
     return false;
+}
+template <class S>
+[[nodiscard]] bool pae_shape(const typename S::Vcpu& v) noexcept {
+  return pae_shape<S>(v.paging.mode());
 }
 
 /// Returns: the root page that serves the address, or nullptr (no root loaded, or a dummy one).
